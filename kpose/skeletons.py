@@ -132,7 +132,9 @@ class Skeleton:
         for key in values:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
-                raise KposeError(f"{source}: unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"))
+                raise KposeError(
+                    f"{source}: unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+                )
         for key in ("name", "joint_names"):
             if key not in values:
                 raise KposeError(f"{source}: {key!r} is missing")

@@ -1,0 +1,120 @@
+"""Gaussian heatmaps: the classic encoding, with the quarter-pixel offset when decoding.
+
+Tompson et al. (NIPS 2014) train with one Gaussian a joint; Newell et al. (ECCV 2016) decode the maximum, moved a quarter of a pixel
+towards the higher neighbour. Details (rounded centre, cut off at three sigma, which maxima are moved) are those of Xiao et al. (ECCV 2018),
+which the published weights and scores follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kpose import geometry
+from kpose.errors import KposeError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class GaussianCodec:
+    """Keypoints in the crop <-> one Gaussian heatmap per joint.
+
+    Attributes:
+        input_size: height and width of the crop.
+        heatmap_size: height and width of the heatmaps.
+        sigma: standard deviation of the Gaussian in heatmap pixels.
+        alignment: how crop and heatmap pixels correspond, see `kpose.geometry`.
+    """
+
+    input_size: tuple[int, int]
+    heatmap_size: tuple[int, int]
+    sigma: float = 2.0
+    alignment: geometry.Alignment = "classic"
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise KposeError(f"codec sigma must be greater than 0, found {self.sigma}")
+
+    def encode(self, keypoints: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Heatmaps and weights of keypoints; runs in a graph, for any number of people at once.
+
+        Args:
+            keypoints: `(..., K, 3)` x, y, visibility in the crop frame.
+
+        Returns:
+            Heatmaps `(..., height, width, K)` float32 with maximum 1, and weights `(..., K)` float32: 1 for an annotated joint whose Gaussian
+            touches the heatmap, else 0 (its heatmap is empty).
+        """
+        import tensorflow as tf
+
+        height, width = self.heatmap_size
+        keypoints = tf.cast(keypoints, tf.float32)
+        points = geometry.crop_to_heatmap(keypoints[..., :2], self.input_size, self.heatmap_size, self.alignment)
+        # Absent joints may carry any number, even NaN: 0 * NaN would spoil the sum.
+        annotated = (keypoints[..., 2] > 0) & tf.reduce_all(tf.math.is_finite(points), axis=-1)
+        points = tf.where(annotated[..., None], points, 0.0)
+        center = tf.floor(points + 0.5)
+        reach = 3.0 * self.sigma
+        x, y = center[..., 0], center[..., 1]
+        touches = (x >= -reach) & (x < width + reach) & (y >= -reach) & (y < height + reach)
+        weights = tf.cast(annotated & touches, tf.float32)
+        across = self._profile(x, width, reach) * weights[..., None]
+        down = self._profile(y, height, reach)
+        # The Gaussian is the product of its profiles: K * (height + width) exponentials instead of K * height * width.
+        heatmaps = tf.einsum("...kh,...kw->...hwk", down, across)
+        return heatmaps, weights
+
+    def _profile(self, center: tf.Tensor, length: int, reach: float) -> tf.Tensor:
+        """`(..., K, length)`: the one-dimensional Gaussian about `center (..., K)`, cut off at `reach`."""
+        import tensorflow as tf
+
+        distance = tf.range(length, dtype=tf.float32) - center[..., None]
+        return tf.where(tf.abs(distance) <= reach, tf.exp(-tf.square(distance) / (2.0 * self.sigma**2)), 0.0)
+
+    def decode(self, heatmaps: np.ndarray) -> np.ndarray:
+        """Keypoints of heatmaps.
+
+        Args:
+            heatmaps: `(N, height, width, K)`.
+
+        Returns:
+            `(N, K, 3)` float32: x, y in the crop frame, and the maximum of the heatmap as score. A heatmap without a positive value gives
+            0, 0 and its maximum.
+        """
+        heatmaps = np.asarray(heatmaps, np.float32)
+        count, height, width, joints = heatmaps.shape
+        flat = heatmaps.reshape(count, height * width, joints)
+        best = flat.argmax(axis=1)
+        scores = np.take_along_axis(flat, best[:, None, :], axis=1)[:, 0, :]
+        y, x = np.divmod(best, width)
+        person, joint = np.meshgrid(np.arange(count), np.arange(joints), indexing="ij")
+        # The published decoders leave maxima on the first two and the last rows and columns where they are.
+        inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+        inner_x, inner_y = np.where(inside, x, 1), np.where(inside, y, 1)
+        slope_x = heatmaps[person, inner_y, inner_x + 1, joint] - heatmaps[person, inner_y, inner_x - 1, joint]
+        slope_y = heatmaps[person, inner_y + 1, inner_x, joint] - heatmaps[person, inner_y - 1, inner_x, joint]
+        points = np.stack([x + 0.25 * np.sign(slope_x) * inside, y + 0.25 * np.sign(slope_y) * inside], axis=-1)
+        points = np.where(scores[..., None] > 0, points, 0.0)
+        points = geometry.heatmap_to_crop(points.astype(np.float32), self.input_size, self.heatmap_size, self.alignment)
+        return np.concatenate([points, scores[..., None]], axis=-1).astype(np.float32)
+
+    def unmirror(self, heatmaps: np.ndarray, flip_permutation: np.ndarray, shift: bool = True) -> np.ndarray:
+        """Heatmaps of a mirrored crop, brought back to the crop itself.
+
+        Args:
+            heatmaps: `(N, height, width, K)` of the crop mirrored pixel by pixel (`crop[:, ::-1]`).
+            flip_permutation: `(K,)`, `Skeleton.flip_permutation`.
+            shift: move by one pixel to the right. Under `classic` alignment a mirrored crop's maxima lie `stride - 1` crop pixels to the
+                left of where they belong, close to one heatmap pixel; under `unbiased` they do not and nothing is moved.
+
+        Returns:
+            Of the shape of `heatmaps`.
+        """
+        back = heatmaps[:, :, ::-1, :][..., flip_permutation]
+        if shift and self.alignment == "classic":
+            back = np.concatenate([back[:, :, :1, :], back[:, :, :-1, :]], axis=2)
+        return back

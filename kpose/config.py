@@ -1,0 +1,267 @@
+"""Configuration: one YAML file per experiment, checked before anything runs, with dotted overrides from the command line.
+
+    config = load_config("configs/coco/lite_mobilenet_v3_256x192.yaml", ["training.epochs=10"])
+
+Every setting has one place below; its comment is its documentation. Paths in a file are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from kpose.errors import KposeError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """The network."""
+
+    name: str = "lite_mobilenet_v3"
+    input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = (256, 192)  # height, width
+    options: dict[str, Any] = {}  # options of that network, as `build_model` takes them
+    trunk_weights: Path | None = None  # .npz of a published trunk; what fits is loaded
+    initial_weights: Path | None = None  # a .keras checkpoint of kpose to start from
+
+
+class CodecConfig(_Section):
+    """How keypoints become heatmaps and back."""
+
+    name: Literal["gaussian"] = "gaussian"
+    sigma: Positive = 2.0  # heatmap pixels
+    alignment: Literal["classic", "unbiased"] = "classic"
+
+
+class DatasetConfig(_Section):
+    """One source of annotated people."""
+
+    format: Literal["coco", "tfrecord"] = "coco"
+    annotations: Path | None = None  # COCO-style JSON; with `tfrecord`, the JSON that the evaluation compares with
+    images: Path | None = None  # the folder that file names in the JSON are relative to
+    records: str | None = None  # pattern of TFRecord shards, such as data/coco-train-*.tfrecord
+    detections: Path | None = None  # person boxes to use instead of the ground truth (evaluation)
+    minimum_box_score: float = 0.0  # detections below it are left out
+    exclude: dict[str, list[str | int]] = {}  # leave out images by a field of the JSON, such as take: [20241207_101929]
+    include: dict[str, list[str | int]] = {}  # keep only such images
+
+
+class DataConfig(_Section):
+    """Where people come from and how they are cut out."""
+
+    train: list[DatasetConfig] = []
+    validation: DatasetConfig | None = None
+    box_padding: Positive = 1.25  # the box is grown to the crop's aspect ratio, then by this factor
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    shuffle_buffer: Annotated[int, Field(gt=0)] = 2048  # people; TFRecords only, files are shuffled over the whole set
+
+
+class AugmentationConfig(_Section):
+    """Random changes of a training sample; the defaults are those of HRNet and SimpleBaseline. 0 turns a change off."""
+
+    flip_probability: Fraction = 0.5
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 45.0  # standard deviation of a normal, clipped at twice this
+    rotation_probability: Fraction = 0.6
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.35  # 1 + normal times this, clipped to 1 - scale .. 1 + scale
+    half_body_probability: Fraction = 0.3
+    half_body_minimum_joints: Annotated[int, Field(ge=0)] = 8  # only people with more visible joints
+    half_body_padding: Positive = 1.5
+    cutout_probability: Fraction = 0.0
+    cutout_size: Fraction = 0.25  # largest side, as a fraction of the crop
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0  # added, uniform in -b .. b, of an image in 0..1
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0  # factor, uniform in 1 - c .. 1 + c
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0  # factor, uniform in 1 - s .. 1 + s
+
+
+class LossConfig(_Section):
+    """What is minimised."""
+
+    name: Literal["heatmap_weighting", "mean_squared_error"] = "heatmap_weighting"
+    weighting: Literal["none", "x", "2x", "x^2", "e^x"] = "x"  # F of the heatmap-weighting loss
+
+
+class TrainingConfig(_Section):
+    """The recipe."""
+
+    epochs: Annotated[int, Field(gt=0)] = 210
+    batch_size: Annotated[int, Field(gt=0)] = 64
+    learning_rate: Positive = 5e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001  # of the learning rate, at the first step
+    drop_epochs: list[Annotated[int, Field(gt=0)]] = [170, 200]  # the learning rate is multiplied by `drop_factor` after each
+    drop_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validate_every: Annotated[int, Field(ge=0)] = 10  # epochs between scores on the validation set; 0: only at the end
+    steps_per_epoch: Annotated[int, Field(gt=0)] | None = None  # default: the training set once
+
+
+class EvaluationConfig(_Section):
+    """The protocol of a score."""
+
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    flip: bool = True  # average with the mirrored crop's heatmaps
+    shift_heatmap: bool = True  # move the mirrored heatmaps by a pixel (classic alignment)
+    suppression_threshold: Fraction | None = 0.9  # OKS-NMS; null: off. Ground-truth boxes are never suppressed
+    keypoint_threshold: float = 0.2  # joints above it take part in the instance's score
+    box_rescoring: bool = True  # instance score = box score x mean joint score; false: the mean joint score alone
+
+
+class Config(_Section):
+    """A whole experiment."""
+
+    skeleton: str = "coco_17"  # a built-in one or the path of a skeleton YAML
+    model: ModelConfig = ModelConfig()
+    codec: CodecConfig = CodecConfig()
+    data: DataConfig = DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output: Path = Path("runs/default")  # folder for checkpoints, curves and scores
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: a YAML file with (some of) the keys of `Config`.
+        overrides: `dotted.key=value` each, the value in YAML, such as `training.epochs=10` or `model.input_size=[128, 96]`.
+
+    Raises:
+        KposeError: when the file is missing or no YAML, a key is unknown (the nearest valid one is named) or a value is refused.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KposeError(f"cannot read configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KposeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise KposeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+    sources = {}
+    for override in overrides:
+        _apply_override(values, override, sources)
+    return parse_config(values, str(path), sources)
+
+
+def parse_config(values: dict[str, Any], source: str = "configuration", sources: dict[str, str] | None = None) -> Config:
+    """Check settings given as nested dictionaries.
+
+    Args:
+        values: (some of) the keys of `Config`.
+        source: where they come from, named in errors.
+        sources: other origins by dotted key (command-line overrides).
+
+    Raises:
+        KposeError: see `load_config`.
+    """
+    try:
+        return Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise KposeError(_describe(error, source, sources or {})) from error
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration, defaults included, as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=140)
+
+
+def _apply_override(values: dict[str, Any], override: str, sources: dict[str, str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise KposeError(f"override {override!r} is not of the form key=value, such as training.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise KposeError(f"override {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+    target: Any = values
+    parts = key.split(".")
+    for part in parts[:-1]:
+        if isinstance(target, list):
+            target = _list_item(target, part, override)
+            continue
+        if not isinstance(target.get(part), (dict, list)):
+            target[part] = {}
+        target = target[part]
+    if isinstance(target, list):
+        _list_item(target, parts[-1], override)
+        target[int(parts[-1])] = value
+    else:
+        target[parts[-1]] = value
+    sources[key] = f"override {override!r}"
+
+
+def _list_item(items: list[Any], part: str, override: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise KposeError(f"override {override!r}: {part!r} is not a position in a list of {len(items)}")
+    return items[int(part)]
+
+
+def _describe(error: pydantic.ValidationError, source: str, sources: dict[str, str]) -> str:
+    """The first problem in one line: which key, where it was set, what is valid."""
+    problem = error.errors(include_url=False)[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    origin = next((text for prefix, text in sources.items() if key == prefix or key.startswith(prefix + ".")), source)
+    others = error.error_count() - 1
+    more = f" (and {others} more)" if others else ""
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        if near:
+            hint = f"did you mean {'.'.join([*location[:-1], near[0]])!r}?"
+        else:
+            elsewhere = difflib.get_close_matches(location[-1], [full.rsplit(".", 1)[-1] for full in _all_keys()], n=1)
+            full = next((full for full in _all_keys() if elsewhere and full.rsplit(".", 1)[-1] == elsewhere[0]), None)
+            hint = f"did you mean {full!r}?" if full else f"valid here: {', '.join(known)}"
+        return f"{origin}: unknown key {key!r}; {hint}{more}"
+    found = problem.get("input")
+    shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
+    return f"{origin}: {key!r} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}{more}"
+
+
+def _section_of(annotation: Any) -> type[_Section] | None:
+    """The section class inside an annotation such as `list[DatasetConfig]` or `DatasetConfig | None`."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, _Section):
+        return annotation
+    if get_origin(annotation) in (list, typing.Union, types.UnionType):
+        for argument in get_args(annotation):
+            section = _section_of(argument)
+            if section is not None:
+                return section
+    return None
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    section: type[_Section] | None = Config
+    for part in location:
+        if section is None or part.isdigit():
+            continue
+        field = section.model_fields.get(part)
+        section = _section_of(field.annotation) if field else None
+    return list(section.model_fields) if section else []
+
+
+def _all_keys(section: type[_Section] = Config, prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        inner = _section_of(field.annotation)
+        keys += _all_keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    return keys

@@ -1,0 +1,100 @@
+"""Instances: annotated people as columns, the one record that every reader returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from kpose.errors import KposeError
+from kpose.skeletons import Skeleton
+
+
+@dataclass(frozen=True)
+class Instances:
+    """N people in M images, stored by column: millions fit into memory and go to TensorFlow as they are.
+
+    Attributes:
+        skeleton: meaning of the keypoints.
+        image_files: `M` paths of images.
+        image_ids: `(M,)` int64, the dataset's own numbers.
+        image_sizes: `(M, 2)` int32 height and width, 0 where the annotation does not say.
+        image_index: `(N,)` int32, the image of each person: a position in `image_files`.
+        ids: `(N,)` int64, the annotation's own number; 0 for detections.
+        boxes: `(N, 4)` float32 x, y, width, height in the image frame.
+        keypoints: `(N, K, 3)` float32 x, y, visibility in the image frame; visibility 0 for detections.
+        areas: `(N,)` float32 square pixels, as OKS takes them.
+        box_scores: `(N,)` float32, 1 for ground truth.
+        annotation_file: the file that the evaluation compares with, if there is one.
+        notes: what the reader left out or mended, one line each; printed once.
+    """
+
+    skeleton: Skeleton
+    image_files: tuple[str, ...]
+    image_ids: np.ndarray
+    image_sizes: np.ndarray
+    image_index: np.ndarray
+    ids: np.ndarray
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    areas: np.ndarray
+    box_scores: np.ndarray
+    annotation_file: Path | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        people, joints = len(self.image_index), self.skeleton.num_joints
+        expected = {
+            "ids": (people,),
+            "boxes": (people, 4),
+            "keypoints": (people, joints, 3),
+            "areas": (people,),
+            "box_scores": (people,),
+            "image_ids": (len(self.image_files),),
+            "image_sizes": (len(self.image_files), 2),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise KposeError(f"instances: {name} has shape {found}, expected {shape} (skeleton {self.skeleton.name!r})")
+
+    def __len__(self) -> int:
+        return len(self.image_index)
+
+    def select(self, chosen: np.ndarray) -> Instances:
+        """Those people alone that a boolean mask or a list of positions chooses; images stay listed."""
+        columns = ("image_index", "ids", "boxes", "keypoints", "areas", "box_scores")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in columns})
+
+    @staticmethod
+    def concatenate(parts: Sequence[Instances]) -> Instances:
+        """Several datasets of one skeleton as one.
+
+        The annotation file is kept only where there is a single part: image numbers of different files may clash.
+
+        Raises:
+            KposeError: when there is no part or the skeletons differ.
+        """
+        if not parts:
+            raise KposeError("no dataset given; list at least one")
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts[1:]:
+            if part.skeleton != parts[0].skeleton:
+                raise KposeError(
+                    f"datasets of skeletons {parts[0].skeleton.name!r} and {part.skeleton.name!r} cannot be joined as they are"
+                )
+        offsets = np.cumsum([0] + [len(part.image_files) for part in parts[:-1]])
+        joined = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("image_ids", "image_sizes", "ids", "boxes", "keypoints", "areas", "box_scores")
+        }
+        return Instances(
+            skeleton=parts[0].skeleton,
+            image_files=tuple(file for part in parts for file in part.image_files),
+            image_index=np.concatenate([part.image_index + offset for part, offset in zip(parts, offsets, strict=True)]).astype(np.int32),
+            notes=tuple(note for part in parts for note in part.notes),
+            **joined,
+        )
