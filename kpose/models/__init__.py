@@ -1,0 +1,50 @@
+"""Networks by name: plain functions that return functional Keras models."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kpose.errors import KposeError
+from kpose.models.checks import did_you_mean
+from kpose.models.counting import Counts, count
+from kpose.models.lite import lite_mobilenet_v3
+
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "lite_mobilenet_v3": lite_mobilenet_v3,
+}
+
+
+def build_model(name: str, num_keypoints: int = 17, input_size: tuple[int, int] = (256, 192), **options: Any) -> keras.Model:
+    """Builds a network with fresh weights.
+
+    Args:
+        name: One of `list_models()`.
+        num_keypoints: Number of joints, one heatmap each.
+        input_size: (height, width) of the crop the network takes.
+        **options: What the network's own builder takes besides, e.g. `attention="none"` for `lite_mobilenet_v3`.
+
+    Returns:
+        A functional model from (B, H, W, 3) float32 normalised RGB to (B, H/4, W/4, num_keypoints) float32 heatmaps.
+
+    Raises:
+        KposeError: when the name, an option or a value is not valid; the message names the nearest valid one.
+    """
+    if name not in BUILDERS:
+        raise KposeError(f"no network is called {name!r}{did_you_mean(name, BUILDERS)}; there are: {', '.join(list_models())}")
+    known = [option for option in inspect.signature(BUILDERS[name]).parameters if option not in ("num_keypoints", "input_size")]
+    for option in options:
+        if option not in known:
+            raise KposeError(f"{name} has no option {option!r}{did_you_mean(option, known)}; its options are: {', '.join(known)}")
+    return BUILDERS[name](num_keypoints=num_keypoints, input_size=input_size, **options)
+
+
+def list_models() -> list[str]:
+    """The names `build_model` knows, sorted."""
+    return sorted(BUILDERS)
+
+
+__all__ = ["Counts", "build_model", "count", "list_models"]

@@ -1,0 +1,51 @@
+"""The checks every network makes of its arguments before it builds anything."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from kpose.errors import KposeError
+
+
+def check_input_size(network: str, input_size: Any, multiple: int) -> tuple[int, int]:
+    """Returns (height, width) as integers.
+
+    Raises:
+        KposeError: when it is not a pair of positive multiples of `multiple`.
+    """
+    try:
+        height, width = (int(side) for side in input_size)
+        valid = (height, width) == tuple(input_size) and min(height, width) > 0 and height % multiple == 0 and width % multiple == 0
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise KposeError(
+            f"{network}: input_size is {input_size!r}, but must be (height, width), each a positive multiple of {multiple}, e.g. (256, 192)"
+        )
+    return height, width
+
+
+def check_num_keypoints(network: str, num_keypoints: Any) -> int:
+    """Returns the number of joints.
+
+    Raises:
+        KposeError: when it is no integer of 1 or more.
+    """
+    if isinstance(num_keypoints, bool) or not isinstance(num_keypoints, int) or num_keypoints < 1:
+        raise KposeError(f"{network}: num_keypoints is {num_keypoints!r}, but must be an integer of 1 or more")
+    return num_keypoints
+
+
+def check_choice(network: str, argument: str, value: Any, choices: Iterable[str]) -> None:
+    """Raises KposeError, naming the nearest valid choice, when `value` is none of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        raise KposeError(f"{network}: {argument} is {value!r}, but must be one of {', '.join(choices)}{did_you_mean(value, choices)}")
+
+
+def did_you_mean(value: Any, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the choice nearest to `value`, or nothing where none is near."""
+    near = difflib.get_close_matches(str(value), list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,202 @@
+"""The fast TensorFlow forms equal their neutral forms, Keras' own layer and a plain definition."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpose.models import layers
+
+RANDOM = np.random.default_rng(5)
+
+
+def conv_transpose_by_definition(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """PyTorch's ConvTranspose2d(C, C, 4, stride=2, padding=1, groups=C), pixel by pixel."""
+    batch, height, width, channels = x.shape
+    padded = np.zeros((batch, 2 * height + 2, 2 * width + 2, channels))
+    for row in range(height):
+        for column in range(width):
+            padded[:, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += x[:, row, column][:, None, None] * kernel[..., 0]
+    return padded[:, 1:-1, 1:-1]
+
+
+class TestDepthwiseConv2DTranspose:
+    SIZES = pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
+
+    @SIZES
+    @pytest.mark.parametrize("form", [layers.depthwise_transpose_tensorflow, layers.depthwise_transpose_neutral])
+    def test_equals_the_definition_up_to_the_last_row_and_column(self, form, size):
+        x = RANDOM.normal(size=(2, *size, 3)).astype("float32")
+        kernel = RANDOM.normal(size=(4, 4, 3, 1)).astype("float32")
+        result = keras.ops.convert_to_numpy(form(tf.constant(x), tf.constant(kernel)))
+        expected = conv_transpose_by_definition(x, kernel)
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+        assert np.abs(expected[:, -1]).min() > 0 and np.abs(expected[:, :, -1]).min() > 0
+
+    @SIZES
+    def test_both_forms_have_the_same_gradients(self, size):
+        x = tf.constant(RANDOM.normal(size=(2, *size, 3)).astype("float32"))
+        kernel = tf.constant(RANDOM.normal(size=(4, 4, 3, 1)).astype("float32"))
+        direction = tf.constant(RANDOM.normal(size=(2, 2 * size[0], 2 * size[1], 3)).astype("float32"))
+        gradients = []
+        for form in (layers.depthwise_transpose_tensorflow, layers.depthwise_transpose_neutral):
+            with tf.GradientTape() as tape:
+                tape.watch([x, kernel])
+                loss = tf.reduce_sum(form(x, kernel) * direction)
+            gradients.append(tape.gradient(loss, [x, kernel]))
+        for fast, neutral in zip(*gradients, strict=True):
+            np.testing.assert_allclose(fast, neutral, atol=1e-4)
+
+    def test_kernel_layout_is_that_of_a_transposed_torch_weight(self):
+        weight = RANDOM.normal(size=(3, 1, 4, 4)).astype("float32")
+        kernel = weight.transpose(2, 3, 0, 1)
+        impulse = np.zeros((1, 3, 3, 3), "float32")
+        impulse[0, 1, 1] = 1
+        result = layers.depthwise_transpose_tensorflow(tf.constant(impulse), tf.constant(kernel)).numpy()
+        np.testing.assert_array_equal(result[0, 1:5, 1:5, 2], weight[2, 0])
+
+    @pytest.mark.parametrize("use_bias", [False, True])
+    def test_the_layer_falls_back_to_the_neutral_form(self, monkeypatch, use_bias):
+        layer = layers.DepthwiseConv2DTranspose("normal", use_bias=use_bias, bias_initializer="ones")
+        x = RANDOM.normal(size=(2, 3, 4, 5)).astype("float32")
+        fast = layer(x).numpy()
+        monkeypatch.setattr(layers, "tf", None)
+        np.testing.assert_allclose(layer(x).numpy(), fast, atol=1e-6)
+        assert len(layer.weights) == 1 + use_bias
+
+    def test_shapes_are_static_and_the_config_returns(self):
+        inputs = keras.Input((8, 6, 4))
+        layer = layers.DepthwiseConv2DTranspose(keras.initializers.RandomNormal(stddev=0.001), name="up")
+        assert layer(inputs).shape == (None, 16, 12, 4)
+        assert layer.compute_output_shape((None, None, 6, 4)) == (None, None, 12, 4)
+        copy = keras.layers.deserialize(keras.layers.serialize(layer))
+        assert copy.get_config() == layer.get_config()
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+    def test_computes_in_float32_under_mixed_precision(self, policy):
+        layer = layers.DepthwiseConv2DTranspose("normal", dtype=policy)
+        x = RANDOM.normal(size=(1, 3, 3, 2)).astype("float32")
+        result = layer(x)
+        assert result.dtype == layer.compute_dtype and layer.kernel.dtype == "float32"
+        rounded = tf.cast(tf.cast(x, layer.compute_dtype), "float32")
+        expected = tf.cast(layers.depthwise_transpose_tensorflow(rounded, layer.kernel.value), layer.compute_dtype)
+        np.testing.assert_array_equal(tf.cast(result, "float32"), tf.cast(expected, "float32"))
+
+
+class TestBatchNormalization:
+    """Keras' own layer is the reference."""
+
+    @staticmethod
+    def pair(**kwargs):
+        ours, reference = layers.BatchNormalization(**kwargs), keras.layers.BatchNormalization(**{"momentum": 0.9, "epsilon": 1e-5} | kwargs)
+        for layer in (ours, reference):
+            layer.build((None, 4, 5, 6))
+        values = [RANDOM.uniform(0.5, 2.0, weight.shape) for weight in ours.weights]
+        ours.set_weights(values)
+        reference.set_weights(values)
+        return ours, reference
+
+    OPTIONS = pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}, {"epsilon": 1e-3, "momentum": 0.99}])
+
+    @OPTIONS
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_training_equals_keras_in_outputs_gradients_and_statistics(self, options, batch):
+        ours, reference = self.pair(**options)
+        x = tf.constant(RANDOM.normal(2.0, 3.0, size=(batch, 4, 5, 6)).astype("float32"))
+        direction = tf.constant(RANDOM.normal(size=x.shape).astype("float32"))
+        results = []
+        for layer in (ours, reference):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+                loss = tf.reduce_sum(y * direction)
+            results.append([y, *tape.gradient(loss, [x, *(weight.value for weight in layer.trainable_weights)])])
+        for fused, plain in zip(*results, strict=True):
+            np.testing.assert_allclose(fused, plain, rtol=2e-5, atol=2e-5)
+        for fused, plain in zip(ours.weights, reference.weights, strict=True):
+            np.testing.assert_allclose(fused, plain, rtol=1e-5)
+
+    @OPTIONS
+    def test_inference_equals_keras(self, options):
+        ours, reference = self.pair(**options)
+        x = RANDOM.normal(size=(2, 4, 5, 6)).astype("float32")
+        np.testing.assert_allclose(ours(x), reference(x), rtol=1e-5, atol=1e-5)
+
+    def test_one_pixel_and_one_image_leave_a_finite_variance(self):
+        ours, reference = layers.BatchNormalization(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+        x = np.ones((1, 1, 1, 3), "float32")
+        np.testing.assert_allclose(ours(x, training=True), reference(x, training=True), atol=1e-6)
+        np.testing.assert_allclose(ours.moving_variance, reference.moving_variance)
+
+    def test_frozen_layer_uses_and_keeps_its_statistics(self):
+        ours, reference = self.pair()
+        ours.trainable = reference.trainable = False
+        before = ours.moving_mean.numpy()
+        x = RANDOM.normal(size=(2, 4, 5, 6)).astype("float32")
+        np.testing.assert_allclose(ours(x, training=True), reference(x, training=True), rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(ours.moving_mean, before)
+
+    @pytest.mark.parametrize(
+        ("shape", "options"),
+        [((8, 6), {}), ((2, 6, 4, 5), {"axis": 1}), ((2, 3, 4, 5, 6), {}), ((2, 4, 5, 6), {"dtype": "float64"}), ((2, 4, 5, 6), {"renorm": True})],
+    )
+    def test_where_the_fused_kernel_does_not_apply_it_is_keras_own_layer(self, shape, options):
+        ours, reference = layers.BatchNormalization(**options), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **options)
+        x = tf.constant(RANDOM.normal(size=shape), options.get("dtype", "float32"))
+        np.testing.assert_array_equal(ours(x, training=True), reference(x, training=True))
+        for fused, plain in zip(ours.weights, reference.weights, strict=True):
+            np.testing.assert_array_equal(fused, plain)
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_mixed_precision_equals_keras_to_one_rounding(self, policy, training):
+        ours, reference = self.pair(dtype=policy)
+        x = RANDOM.normal(size=(2, 4, 5, 6)).astype("float32")
+        fused, plain = ours(x, training=training), reference(x, training=training)
+        assert fused.dtype == plain.dtype
+        tolerance = 2**-7 if policy == "mixed_bfloat16" else 2**-10
+        np.testing.assert_allclose(tf.cast(fused, "float32"), tf.cast(plain, "float32"), rtol=tolerance, atol=tolerance)
+        for weight, expected in zip(ours.weights, reference.weights, strict=True):
+            np.testing.assert_allclose(weight, expected, rtol=1e-3)
+
+    def test_neutral_form_is_taken_without_tensorflow(self, monkeypatch):
+        ours, reference = self.pair()
+        monkeypatch.setattr(layers, "tf", None)
+        x = RANDOM.normal(size=(2, 4, 5, 6)).astype("float32")
+        np.testing.assert_array_equal(ours(x, training=True), reference(x, training=True))
+
+
+class TestStridePadding:
+    def test_symmetric_padding_is_that_of_torch(self):
+        """Output o of a 3x3 stride-2 convolution with padding 1 sees the input pixels 2o - 1, 2o and 2o + 1."""
+        x = np.arange(8, dtype="float32").reshape(1, 1, 8, 1) * np.ones((1, 8, 1, 1), "float32")
+        inputs = keras.Input((8, 8, 1))
+        outputs = layers.strided_conv(inputs, 1, 3, 2, name="conv", kernel_initializer="ones")
+        result = keras.Model(inputs, outputs)(x).numpy()[0, 1, :, 0]
+        np.testing.assert_allclose(result, [3 * (0 + 1), 3 * (1 + 2 + 3), 3 * (3 + 4 + 5), 3 * (5 + 6 + 7)])
+
+    @pytest.mark.parametrize("kernel_size", [3, 5])
+    @pytest.mark.parametrize(("stride", "padding"), [(1, "symmetric"), (2, "symmetric"), (2, "same")])
+    def test_depthwise_convolution_divides_the_size_by_the_stride(self, kernel_size, stride, padding):
+        inputs = keras.Input((16, 12, 3))
+        outputs = layers.strided_depthwise_conv(inputs, kernel_size, stride, padding=padding, name="conv")
+        assert outputs.shape == (None, 16 // stride, 12 // stride, 3)
+
+
+class TestInitialisers:
+    """Standard deviations as PyTorch's kaiming_normal_(mode="fan_out") and its default for convolutions give them."""
+
+    @pytest.mark.parametrize(
+        ("initialiser", "shape", "deviation"),
+        [
+            (layers.he_normal, (3, 3, 20, 64), (2 / (9 * 64)) ** 0.5),
+            (layers.he_normal_depthwise, (5, 5, 960, 1), (2 / (25 * 960)) ** 0.5),
+            (layers.lecun_uniform, (1, 1, 256, 256), (1 / (3 * 256)) ** 0.5),
+        ],
+    )
+    def test_standard_deviation(self, initialiser, shape, deviation):
+        values = keras.ops.convert_to_numpy(initialiser()(shape))
+        assert values.std() == pytest.approx(deviation, rel=0.03)
