@@ -1,0 +1,215 @@
+"""Checkpoints that explain themselves: a `.keras` file with a `ModelCard` inside, written whole or not at all.
+
+    kpose.save_model(model, "pose.keras", card)
+    model = kpose.load_model("pose.keras")
+    model.card.skeleton["joint_names"]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from kpose.config import CodecConfig, Config
+from kpose.errors import KposeError
+from kpose.skeletons import Skeleton, get_skeleton
+
+if TYPE_CHECKING:
+    import keras
+
+    from kpose.codecs import GaussianCodec
+
+CARD_NAME = "card.json"
+# Far above any real file, far below what would harm a machine that opens a hostile one.
+LARGEST_CARD_BYTES = 1 << 20
+LARGEST_CONFIG_BYTES = 64 << 20
+LARGEST_WEIGHTS_BYTES = 8 << 30
+
+
+class ModelCard(BaseModel):
+    """All that it takes to use a network: it travels inside the checkpoint.
+
+    Attributes:
+        name: name of the network, as `kpose.build_model` takes it.
+        options: its options.
+        skeleton: `Skeleton.to_dict()`.
+        input_size: height and width of the crop.
+        mean, std: of RGB in 0..1; the network's input is `(rgb / 255 - mean) / std`.
+        codec: how its heatmaps become keypoints.
+        box_padding: factor by which a person's box is grown before it is cut out.
+        data: one line on what it was trained with.
+        licence: of the weights, as far as known.
+        score: the best score on the validation set, by metric.
+        training: where the training stands: epoch, step, seed, best score.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    name: str
+    options: dict[str, Any] = {}
+    skeleton: dict[str, Any]
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    codec: CodecConfig
+    box_padding: float
+    data: str = ""
+    licence: str = ""
+    score: dict[str, float] = {}
+    training: dict[str, Any] = {}
+
+    @classmethod
+    def from_config(cls, config: Config, **fields: Any) -> ModelCard:
+        """The card of a network that `config` describes; further `fields` as in the class."""
+        return cls(
+            name=config.model.name,
+            options=config.model.options,
+            skeleton=get_skeleton(config.skeleton).to_dict(),
+            input_size=config.model.input_size,
+            mean=config.data.mean,
+            std=config.data.std,
+            codec=config.codec,
+            box_padding=config.data.box_padding,
+            **fields,
+        )
+
+    def make_skeleton(self) -> Skeleton:
+        """The skeleton that the card describes."""
+        return Skeleton.from_dict(self.skeleton, source="card")
+
+    def make_codec(self, heatmap_size: tuple[int, int]) -> GaussianCodec:
+        """The codec for heatmaps of this height and width."""
+        from kpose.codecs import GaussianCodec
+
+        return GaussianCodec(tuple(self.input_size), heatmap_size, self.codec.sigma, self.codec.alignment)
+
+    def require_match(self, config: Config, source: str | Path) -> None:
+        """Refuse a checkpoint that another configuration made.
+
+        Raises:
+            KposeError: when joints, input size, codec or normalisation differ.
+        """
+        wanted = ModelCard.from_config(config)
+        if self.skeleton["joint_names"] != wanted.skeleton["joint_names"]:
+            raise KposeError(
+                f"{source} was trained for skeleton {self.skeleton['name']!r} ({len(self.skeleton['joint_names'])} joints), the configuration "
+                f"asks for {wanted.skeleton['name']!r} ({len(wanted.skeleton['joint_names'])} joints); set 'skeleton' to the checkpoint's"
+            )
+        for field, key in (
+            ("input_size", "model.input_size"),
+            ("codec", "codec"),
+            ("mean", "data.mean"),
+            ("std", "data.std"),
+            ("box_padding", "data.box_padding"),
+        ):
+            mine, other = getattr(self, field), getattr(wanted, field)
+            if mine != other:
+                raise KposeError(f"{source} was trained with {key} = {mine}, the configuration says {other}; make them equal")
+
+
+def save_model(model: keras.Model, path: str | Path, card: ModelCard) -> None:
+    """Write network, optimizer state (where compiled) and card as one `.keras` file.
+
+    The file appears under its name only when it is complete: an interrupt or a full disk leaves the former one as it was.
+
+    Raises:
+        KposeError: when the name does not end in `.keras` or the file cannot be written.
+    """
+    import keras
+
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise KposeError(f"cannot save to {path}: a checkpoint's name ends in .keras")
+    # Keras looks at the suffix, so the temporary name must keep it.
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.keras")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.saving.save_model(model, partial)
+        with zipfile.ZipFile(partial, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(CARD_NAME, card.model_dump_json(indent=2))
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        kept = "; the former file is untouched" if path.exists() else ""
+        raise KposeError(f"cannot write checkpoint {path}: {error.strerror or error}{kept}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """The card of a checkpoint, without loading its weights.
+
+    Raises:
+        KposeError: when the file is missing, truncated, too large, or not one of kpose's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise KposeError(f"there is no checkpoint {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            if CARD_NAME not in sizes:
+                raise KposeError(f"{path} has no {CARD_NAME} inside: it was not written by kpose.save_model")
+            limits = {CARD_NAME: LARGEST_CARD_BYTES, "config.json": LARGEST_CONFIG_BYTES, "metadata.json": LARGEST_CARD_BYTES}
+            for name, size in sizes.items():
+                if size > limits.get(name, LARGEST_WEIGHTS_BYTES):
+                    raise KposeError(f"{path}: {name} inside claims {size} bytes, more than any checkpoint of kpose has; file refused")
+            _require_known_classes(json.loads(archive.read("config.json")), path)
+            return ModelCard.model_validate_json(archive.read(CARD_NAME))
+    except (zipfile.BadZipFile, KeyError, EOFError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise KposeError(f"{path} is truncated or not a .keras file: {error}") from error
+    except pydantic.ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise KposeError(f"{path}: its card is not valid: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+
+
+def _require_known_classes(node: Any, path: Path) -> None:
+    """A model file names the Python classes to build: let it name those of Keras and kpose only."""
+    if isinstance(node, dict):
+        module, registered = node.get("module"), node.get("registered_name")
+        if isinstance(module, str) and "class_name" in node:
+            from_keras = module == "keras" or module.startswith("keras.") or module == "builtins"
+            from_kpose = isinstance(registered, str) and registered.startswith("kpose>")
+            if not (from_keras or from_kpose) or node["class_name"] == "__lambda__":
+                raise KposeError(f"{path} asks for the class {node['class_name']!r} of {module!r}, which is not Keras' or kpose's; file refused")
+        for value in node.values():
+            _require_known_classes(value, path)
+    elif isinstance(node, list):
+        for value in node:
+            _require_known_classes(value, path)
+
+
+def load_model(path: str | Path, compile: bool = False) -> keras.Model:
+    """Read a checkpoint.
+
+    Args:
+        path: a file of `save_model`.
+        compile: also restore loss, optimizer and its state.
+
+    Returns:
+        The network, with its `ModelCard` as `.card`.
+
+    Raises:
+        KposeError: see `read_card`; also when the weights are damaged.
+    """
+    import keras
+
+    # Registers the classes that a checkpoint may name.
+    import kpose.losses
+    import kpose.models.layers
+    import kpose.training.schedules  # noqa: F401
+
+    card = read_card(path)
+    try:
+        model = keras.saving.load_model(Path(path), compile=compile, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise KposeError(f"{path} cannot be read, it is damaged: {' '.join(str(error).split())[:200]}") from error
+    model.card = card
+    return model
