@@ -1,0 +1,77 @@
+# kpose: one environment in .venv and the few things one does with it. `make` alone lists them.
+#
+#   make test PYTHON=python3.12        another interpreter to build the environment with
+#   make test VENV=/path/to/folder     another environment
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# An environment is up to date when its stamp is newer than these.
+INPUTS := pyproject.toml setup.py constraints.txt
+CORE := $(VENV)/.kpose-core
+DEV := $(VENV)/.kpose-dev
+# Lies in the environment while pip works there: what an interrupt left behind is thrown away, not mended.
+UNFINISHED := $(VENV)/.kpose-unfinished
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all lint format lock clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+quickstart: $(CORE)  ## generate people, train, evaluate, predict and draw; downloads nothing but packages
+	@$(BIN)/python scripts/quickstart.py
+
+test: lint  ## lint, then every test but the slow ones
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## lint, then every test
+	@$(BIN)/python -m pytest
+
+lint: $(DEV)  ## ruff (rules and format) and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+
+format: $(DEV)  ## bring the code into ruff's form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock:  ## write the newest versions within the bounds of pyproject.toml to constraints.txt
+	@$(check_python)
+	@echo "Installing the newest versions within the bounds of pyproject.toml into a temporary folder ..."
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder" constraints.txt.new' EXIT \
+	&& $(PYTHON) -m venv "$$folder" \
+	&& "$$folder/bin/python" -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]' setuptools \
+	&& "$$folder/bin/python" -m pip freeze --all --exclude-editable --exclude pip > constraints.txt.new \
+	&& mv constraints.txt.new constraints.txt \
+	&& echo "constraints.txt holds $$(wc -l < constraints.txt) packages"
+
+clean:  ## remove caches and build outputs; .venv, runs and quickstart stay
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find kpose scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(CORE): $(INPUTS)
+	$(call install,.)
+	@touch $@
+
+$(DEV): $(INPUTS)
+	$(call install,'.[dev]')
+	@touch $(CORE) $@
+
+define check_python
+{ $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null \
+|| { echo "kpose needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is none of them; name yours: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }; }
+endef
+
+define install
+@if [ -e $(UNFINISHED) ] || ! $(BIN)/python -m pip --version > /dev/null 2>&1; then \
+	$(check_python) && rm -rf $(BIN) && rm -rf $(VENV) && mkdir -p $(VENV) && touch $(UNFINISHED) && $(PYTHON) -m venv $(VENV); \
+fi
+@touch $(UNFINISHED)
+@echo "Installing TensorFlow and friends into $(VENV) (the first time about 700 MB, some minutes) ..."
+@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable $(1)
+@rm $(UNFINISHED)
+endef
