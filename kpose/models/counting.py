@@ -119,9 +119,6 @@ def _multiply_adds(step: Step, convention: str) -> int:
     if isinstance(layer, TRANSPOSED):
         positions = step.output_shape if convention == "hrnet" else step.input_shape
         total = math.prod(layer.kernel.shape) * math.prod(positions[:-1])
-    elif isinstance(layer, keras.layers.SeparableConv2D):
-        positions = math.prod(step.output_shape[:-1])
-        total = (math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)) * positions
     elif isinstance(layer, (*CONVOLUTIONS, keras.layers.Dense)):
         total = math.prod(layer.kernel.shape) * math.prod(step.output_shape[:-1])
     elif isinstance(layer, keras.layers.BatchNormalization):

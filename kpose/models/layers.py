@@ -121,9 +121,7 @@ class DepthwiseConv2DTranspose(keras.layers.Layer):
             name="kernel", shape=(4, 4, channels, 1), initializer=self.kernel_initializer, dtype="float32", autocast=False
         )
         if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias", shape=(channels,), initializer=self.bias_initializer, dtype="float32", autocast=False
-            )
+            self.bias = self.add_weight(name="bias", shape=(channels,), initializer=self.bias_initializer, dtype="float32", autocast=False)
 
     def call(self, inputs: Any) -> Any:
         upsample = depthwise_transpose_neutral if tf is None else depthwise_transpose_tensorflow

@@ -82,9 +82,7 @@ def _upsample(x: Any, name: str) -> Any:
     x = DepthwiseConv2DTranspose(keras.initializers.RandomNormal(stddev=0.001), name=f"{name}_upsample_conv")(x)
     x = BatchNormalization(name=f"{name}_upsample_norm")(x)
     x = keras.layers.ReLU(name=f"{name}_upsample_relu")(x)
-    x = keras.layers.Conv2D(
-        HEAD_WIDTH, 1, kernel_initializer=lecun_uniform(), bias_initializer="zeros", name=f"{name}_pointwise_conv"
-    )(x)
+    x = keras.layers.Conv2D(HEAD_WIDTH, 1, kernel_initializer=lecun_uniform(), bias_initializer="zeros", name=f"{name}_pointwise_conv")(x)
     x = BatchNormalization(name=f"{name}_pointwise_norm")(x)
     return keras.layers.ReLU(name=f"{name}_pointwise_relu")(x)
 
