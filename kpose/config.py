@@ -8,6 +8,7 @@ Every setting has one place below; its comment is its documentation. Paths in a 
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
@@ -15,17 +16,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from kpose.errors import KposeError
+from kpose.yaml_files import format_yaml, parse_yaml, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=())
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans_as_numbers(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        # pydantic takes yes and no for 1 and 0.
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if cls.model_fields[str(info.field_name)].annotation is not bool and any(isinstance(item, bool) for item in items):
+            raise ValueError("true and false (yes, no, on, off) are not valid here")
+        return value
 
 
 class ModelConfig(_Section):
@@ -144,18 +154,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         KposeError: when the file is missing or no YAML, a key is unknown (the nearest valid one is named) or a value is refused.
     """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise KposeError(f"cannot read configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KposeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path, "configuration")
     if values is None:
         values = {}
     if not isinstance(values, dict):
         raise KposeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
-    sources = {}
+    sources: dict[str, str] = {}
     for override in overrides:
         _apply_override(values, override, sources)
     return parse_config(values, str(path), sources)
@@ -180,46 +184,61 @@ def parse_config(values: dict[str, Any], source: str = "configuration", sources:
 
 def dump_config(config: Config) -> str:
     """The whole configuration, defaults included, as YAML that `load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=140)
+    return format_yaml(config.model_dump(mode="json"))
 
 
 def _apply_override(values: dict[str, Any], override: str, sources: dict[str, str]) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
         raise KposeError(f"override {override!r} is not of the form key=value, such as training.epochs=10")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise KposeError(f"override {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+    value = parse_yaml(text, f"the value of override {override!r}")
     target: Any = values
-    parts = key.split(".")
-    for part in parts[:-1]:
+    for depth, part in enumerate(parts):
+        above = ".".join(parts[:depth])
         if isinstance(target, list):
-            target = _list_item(target, part, override)
-            continue
-        if not isinstance(target.get(part), (dict, list)):
-            target[part] = {}
-        target = target[part]
-    if isinstance(target, list):
-        _list_item(target, parts[-1], override)
-        target[int(parts[-1])] = value
-    else:
-        target[parts[-1]] = value
-    sources[key] = f"override {override!r}"
+            if not part.isascii() or not part.isdigit() or int(part) >= len(target):
+                raise KposeError(f"override {override!r}: {part!r} is not a position in {above!r}, a list of {len(target)} (from 0)")
+            place: Any = int(part)
+        elif isinstance(target, dict):
+            place = part
+        else:
+            raise KposeError(f"override {override!r}: {above!r} is {_short(target)}, which has no {part!r}")
+        if depth == len(parts) - 1:
+            target[place] = value
+        else:
+            if isinstance(target, dict) and target.get(place) is None:
+                target[place] = _default_container(parts[: depth + 1])
+            target = target[place]
+    # The last of several overrides of a key is the one that an error names.
+    sources.pop(".".join(parts), None)
+    sources[".".join(parts)] = f"override {override!r}"
 
 
-def _list_item(items: list[Any], part: str, override: str) -> Any:
-    if not part.isdigit() or int(part) >= len(items):
-        raise KposeError(f"override {override!r}: {part!r} is not a position in a list of {len(items)}")
-    return items[int(part)]
+def _default_container(location: Sequence[str]) -> list[Any] | dict[str, Any]:
+    """What an override changes inside of where the file is silent: a copy of the default list, or an empty section."""
+    value: Any = Config()
+    for part in location:
+        value = getattr(value, part, None) if isinstance(value, _Section) else None
+    return list(value) if isinstance(value, (list, tuple)) else {}
+
+
+def _short(value: Any) -> str:
+    text = reprlib.repr(value)  # bounded, however large or deep the value
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _describe(error: pydantic.ValidationError, source: str, sources: dict[str, str]) -> str:
     """The first problem in one line: which key, where it was set, what is valid."""
     problem = error.errors(include_url=False)[0]
     location = [str(part) for part in problem["loc"]]
+    if location[-1] in ("str", "int"):  # pydantic names the branch of a union as if it were a key
+        location.pop()
     key = ".".join(location)
-    origin = next((text for prefix, text in sources.items() if key == prefix or key.startswith(prefix + ".")), source)
+    origin = source
+    for changed, override in sources.items():
+        if f"{key}.".startswith(f"{changed}.") or f"{changed}.".startswith(f"{key}."):
+            origin = override
     others = error.error_count() - 1
     more = f" (and {others} more)" if others else ""
     if problem["type"] == "extra_forbidden":
@@ -232,9 +251,12 @@ def _describe(error: pydantic.ValidationError, source: str, sources: dict[str, s
             full = next((full for full in _all_keys() if elsewhere and full.rsplit(".", 1)[-1] == elsewhere[0]), None)
             hint = f"did you mean {full!r}?" if full else f"valid here: {', '.join(known)}"
         return f"{origin}: unknown key {key!r}; {hint}{more}"
-    found = problem.get("input")
-    shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
-    return f"{origin}: {key!r} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{origin}: {key!r} is missing{more}"
+    if problem["type"] == "model_type":
+        message = f"expected a section with {', '.join(_known_keys(location))}, or leave it out"
+    return f"{origin}: {key!r} is {_short(problem['input'])}: {message[0].lower()}{message[1:]}{more}"
 
 
 def _section_of(annotation: Any) -> type[_Section] | None:

@@ -6,6 +6,7 @@ Losses, flips, metrics, drawing and the mapping between datasets ask a `Skeleton
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from kpose.errors import KposeError
+from kpose.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class Skeleton:
                     f"skeleton {self.name!r} has {len(self.joint_names)} joints but {len(self.oks_sigmas)} 'oks_sigmas'; "
                     "give one per joint or none"
                 )
-            if min(self.oks_sigmas) <= 0:
-                raise KposeError(f"skeleton {self.name!r}: 'oks_sigmas' must be greater than 0, one is {min(self.oks_sigmas)}")
+            for sigma in self.oks_sigmas:
+                if not 0 < sigma < math.inf:
+                    raise KposeError(f"skeleton {self.name!r}: 'oks_sigmas' must be finite and greater than 0, one is {sigma}")
 
     def _check_joint(self, joint: str, where: str) -> None:
         if joint not in self.joint_names:
@@ -96,6 +98,7 @@ class Skeleton:
         for left, right in self.left_right_pairs:
             i, j = self.index(left), self.index(right)
             permutation[i], permutation[j] = j, i
+        permutation.setflags(write=False)  # one array serves everybody who asks
         return permutation
 
     @cached_property
@@ -136,17 +139,19 @@ class Skeleton:
                     f"{source}: unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
                 )
         for key in ("name", "joint_names"):
-            if key not in values:
+            if values.get(key) is None:
                 raise KposeError(f"{source}: {key!r} is missing")
+        if not isinstance(values["name"], str) or not values["name"].strip():
+            raise KposeError(f"{source}: 'name' must be text, found {values['name']!r}")
 
         def names(key: str) -> tuple[str, ...]:
-            value = values.get(key) or ()
+            value = () if values.get(key) is None else values[key]
             if not isinstance(value, (list, tuple)) or not all(isinstance(joint, str) for joint in value):
                 raise KposeError(f"{source}: {key!r} must be a list of joint names, found {value!r}")
             return tuple(value)
 
         def pairs(key: str) -> tuple[tuple[str, str], ...]:
-            value = values.get(key) or ()
+            value = () if values.get(key) is None else values[key]
             well_formed = isinstance(value, (list, tuple)) and all(
                 isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(joint, str) for joint in pair) for pair in value
             )
@@ -162,7 +167,7 @@ class Skeleton:
                 raise KposeError(f"{source}: 'oks_sigmas' must be a list of numbers, found {sigmas!r}")
             sigmas = tuple(float(sigma) for sigma in sigmas)
         return cls(
-            name=str(values["name"]),
+            name=values["name"],
             joint_names=names("joint_names"),
             left_right_pairs=pairs("left_right_pairs"),
             limbs=pairs("limbs"),
@@ -178,14 +183,7 @@ class Skeleton:
         Raises:
             KposeError: when the file is missing, is no YAML, or does not describe a skeleton.
         """
-        path = Path(path)
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise KposeError(f"cannot read skeleton {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise KposeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-        return cls.from_dict(values, source=str(path))
+        return cls.from_dict(read_yaml(path, "skeleton"), source=str(path))
 
 
 def _sides(*joints: str) -> tuple[tuple[str, str], ...]:

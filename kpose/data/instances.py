@@ -12,7 +12,7 @@ from kpose.errors import KposeError
 from kpose.skeletons import Skeleton
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # columns have no single truth value to compare by
 class Instances:
     """N people in M images, stored by column: millions fit into memory and go to TensorFlow as they are.
 
@@ -29,6 +29,9 @@ class Instances:
         box_scores: `(N,)` float32, 1 for ground truth.
         annotation_file: the file that the evaluation compares with, if there is one.
         notes: what the reader left out or mended, one line each; printed once.
+
+    Raises:
+        KposeError: on construction, when columns do not fit each other or the skeleton.
     """
 
     skeleton: Skeleton
@@ -46,7 +49,8 @@ class Instances:
 
     def __post_init__(self) -> None:
         people, joints = len(self.image_index), self.skeleton.num_joints
-        expected = {
+        expected: dict[str, tuple[int, ...]] = {
+            "image_index": (people,),
             "ids": (people,),
             "boxes": (people, 4),
             "keypoints": (people, joints, 3),
@@ -59,12 +63,19 @@ class Instances:
             found = getattr(self, name).shape
             if found != shape:
                 raise KposeError(f"instances: {name} has shape {found}, expected {shape} (skeleton {self.skeleton.name!r})")
+        outside = (self.image_index < 0) | (self.image_index >= len(self.image_files))
+        if outside.any():
+            raise KposeError(f"instances: image_index {self.image_index[outside][0]} is no position in {len(self.image_files)} image files")
 
     def __len__(self) -> int:
         return len(self.image_index)
 
     def select(self, chosen: np.ndarray) -> Instances:
-        """Those people alone that a boolean mask or a list of positions chooses; images stay listed."""
+        """Those people alone that a boolean mask `(N,)` or an array of positions chooses, in its order; images stay listed.
+
+        Example:
+            >>> adults = instances.select(instances.areas > 32**2)  # doctest: +SKIP
+        """
         columns = ("image_index", "ids", "boxes", "keypoints", "areas", "box_scores")
         return replace(self, **{name: getattr(self, name)[chosen] for name in columns})
 
@@ -87,14 +98,20 @@ class Instances:
                     f"datasets of skeletons {parts[0].skeleton.name!r} and {part.skeleton.name!r} cannot be joined as they are"
                 )
         offsets = np.cumsum([0] + [len(part.image_files) for part in parts[:-1]])
-        joined = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("image_ids", "image_sizes", "ids", "boxes", "keypoints", "areas", "box_scores")
-        }
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
         return Instances(
             skeleton=parts[0].skeleton,
             image_files=tuple(file for part in parts for file in part.image_files),
             image_index=np.concatenate([part.image_index + offset for part, offset in zip(parts, offsets, strict=True)]).astype(np.int32),
+            image_ids=joined("image_ids"),
+            image_sizes=joined("image_sizes"),
+            ids=joined("ids"),
+            boxes=joined("boxes"),
+            keypoints=joined("keypoints"),
+            areas=joined("areas"),
+            box_scores=joined("box_scores"),
             notes=tuple(note for part in parts for note in part.notes),
-            **joined,
         )
