@@ -53,18 +53,22 @@ def fit_box_to_aspect(boxes: Array, crop_size: Size, padding: float | Array = 1.
     Args:
         boxes: `(..., 4)` x, y, width, height in the image frame.
         crop_size: height and width of the crop.
-        padding: factor on both sides, 1.25 in the published recipes.
+        padding: factor on both sides, 1.25 in the published recipes: a number, or `(...)` of one for each box.
 
     Returns:
         Centres `(..., 2)` and sizes `(..., 2)` (width, height) in image pixels.
+
+    Example:
+        >>> fit_box_to_aspect(np.array([10.0, 20.0, 30.0, 80.0]), crop_size=(256, 192), padding=1.0)
+        (array([25., 60.]), array([60., 80.]))
     """
-    namespace = _namespace(boxes)
-    boxes = _float(boxes, namespace)
+    namespace = _namespace(boxes, padding)
+    boxes, padding = _float(boxes, namespace), _float(padding, namespace)
     aspect_ratio = crop_size[1] / crop_size[0]
     x, y, width, height = boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
     centers = namespace.stack([x + width * 0.5, y + height * 0.5], axis=-1)
     grown_width = namespace.maximum(width, height * aspect_ratio)
-    sizes = namespace.stack([grown_width, grown_width / aspect_ratio], axis=-1) * padding
+    sizes = namespace.stack([grown_width * padding, grown_width / aspect_ratio * padding], axis=-1)
     return centers, sizes
 
 
@@ -78,19 +82,25 @@ def crop_matrix(
 ) -> Array:
     """The affine map from the image to the crop.
 
-    The region of `sizes` about `centers`, turned by `rotation`, fills the crop; mirroring is about the crop's vertical axis and is
-    part of the map, so that one warp does it all.
+    The region of `sizes` about `centers`, turned by `rotation`, fills the crop. Mirroring is part of the map, so that one warp does it
+    all: x becomes `width - x` under `classic` alignment (about the crop's centre `width / 2`, as HRNet does), `width - 1 - x` under
+    `unbiased` (about the middle of the pixel grid: the crop with its columns reversed).
 
     Args:
         centers: `(..., 2)` x, y of the region's centre, image frame.
         sizes: `(..., 2)` width, height of the region in image pixels; of the crop's aspect ratio, greater than 0.
         crop_size: height and width of the crop.
-        rotation: `(...)` degrees by which the region is turned clockwise on the screen (its content turns the other way).
-        mirrored: `(...)` bool, whether left and right change places in the crop.
+        rotation: `(...)` or one number for all: degrees by which the region is turned clockwise on the screen (its content turns the
+            other way), before mirroring. The sense of HRNet; the published code of the unbiased paper turns the other way.
+        mirrored: `(...)` or one bool for all: whether left and right change places in the crop.
         alignment: see the module.
 
     Returns:
         `(..., 2, 3)`: `crop = matrix @ [x, y, 1]`.
+
+    Example:
+        >>> crop_matrix(np.array([100.0, 80.0]), np.array([96.0, 128.0]), crop_size=(256, 192)).tolist()
+        [[2.0, 0.0, -104.0], [-0.0, 2.0, -32.0]]
     """
     namespace = _namespace(centers, sizes, rotation, mirrored)
     centers, sizes = _float(centers, namespace), _float(sizes, namespace)
@@ -108,7 +118,7 @@ def crop_matrix(
 
 
 def invert_affine(matrix: Array) -> Array:
-    """The inverse of affine maps `(..., 2, 3)`, of the same shape."""
+    """The inverse of affine maps `(..., 2, 3)`, of the same shape: from the crop to the image, for one that goes the other way."""
     namespace = _namespace(matrix)
     matrix = _float(matrix, namespace)
     a, b, x = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2]
