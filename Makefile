@@ -42,7 +42,7 @@ format: $(DEV)  ## bring the code into ruff's form
 lock:  ## write the newest versions within the bounds of pyproject.toml to constraints.txt
 	@$(check_python)
 	@echo "Installing the newest versions within the bounds of pyproject.toml into a temporary folder ..."
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder" constraints.txt.new' EXIT \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder" constraints.txt.new' EXIT INT TERM \
 	&& $(PYTHON) -m venv "$$folder" \
 	&& "$$folder/bin/python" -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]' setuptools \
 	&& "$$folder/bin/python" -m pip freeze --all --exclude-editable --exclude pip > constraints.txt.new \
