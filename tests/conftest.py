@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # TensorFlow's start-up chatter hides the lines of a failing test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# No deadline for a single example: how busy the machine is, is not what a property test is about.
+settings.register_profile("kpose", deadline=None)
+settings.load_profile("kpose")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -3,10 +3,14 @@
 Tompson et al. (NIPS 2014) train with one Gaussian a joint; Newell et al. (ECCV 2016) decode the maximum, moved a quarter of a pixel
 towards the higher neighbour. Details (rounded centre, cut off at three sigma, which maxima are moved) are those of Xiao et al. (ECCV 2018),
 which the published weights and scores follow.
+
+Since the centre is rounded, an encoded keypoint comes back up to half a heatmap pixel off in x and in y (2 crop pixels at stride 4): the
+quarter-pixel offset helps on a network's lopsided maxima alone.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,8 +40,8 @@ class GaussianCodec:
     alignment: geometry.Alignment = "classic"
 
     def __post_init__(self) -> None:
-        if self.sigma <= 0:
-            raise KposeError(f"codec sigma must be greater than 0, found {self.sigma}")
+        if not 0 < self.sigma < math.inf:
+            raise KposeError(f"codec sigma must be finite and greater than 0, found {self.sigma}")
 
     def encode(self, keypoints: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Heatmaps and weights of keypoints; runs in a graph, for any number of people at once.
@@ -46,8 +50,8 @@ class GaussianCodec:
             keypoints: `(..., K, 3)` x, y, visibility in the crop frame.
 
         Returns:
-            Heatmaps `(..., height, width, K)` float32 with maximum 1, and weights `(..., K)` float32: 1 for an annotated joint whose Gaussian
-            touches the heatmap, else 0 (its heatmap is empty).
+            Heatmaps `(..., height, width, K)` float32 with maximum 1, and weights `(..., K)` float32: 1 for an annotated joint whose
+            Gaussian touches the heatmap, else 0 (its heatmap is empty).
         """
         import tensorflow as tf
 
@@ -57,7 +61,9 @@ class GaussianCodec:
         # Absent joints may carry any number, even NaN: 0 * NaN would spoil the sum.
         annotated = (keypoints[..., 2] > 0) & tf.reduce_all(tf.math.is_finite(points), axis=-1)
         points = tf.where(annotated[..., None], points, 0.0)
-        center = tf.floor(points + 0.5)
+        # The published code rounds by int(x + 0.5), towards 0: joints left of or above the crop come one pixel nearer.
+        shifted = points + 0.5
+        center = tf.sign(shifted) * tf.floor(tf.abs(shifted))
         reach = 3.0 * self.sigma
         x, y = center[..., 0], center[..., 1]
         touches = (x >= -reach) & (x < width + reach) & (y >= -reach) & (y < height + reach)
@@ -79,14 +85,24 @@ class GaussianCodec:
         """Keypoints of heatmaps.
 
         Args:
-            heatmaps: `(N, height, width, K)`.
+            heatmaps: `(..., height, width, K)`.
 
         Returns:
-            `(N, K, 3)` float32: x, y in the crop frame, and the maximum of the heatmap as score. A heatmap without a positive value gives
-            0, 0 and its maximum.
+            `(..., K, 3)` float32: x, y in the crop frame, and the maximum of the heatmap as score. A heatmap without a positive value
+            gives 0, 0 and its maximum.
+
+        Raises:
+            KposeError: when the heatmaps are not of the codec's `heatmap_size`.
         """
         heatmaps = np.asarray(heatmaps, np.float32)
-        count, height, width, joints = heatmaps.shape
+        if heatmaps.shape[-3:-1] != tuple(self.heatmap_size):
+            raise KposeError(
+                f"heatmaps of shape {heatmaps.shape} do not fit this codec, which is for (..., height, width, joints) with "
+                f"height and width {tuple(self.heatmap_size)}"
+            )
+        *leading, height, width, joints = heatmaps.shape
+        count = math.prod(leading)
+        heatmaps = heatmaps.reshape(count, height, width, joints)
         flat = heatmaps.reshape(count, height * width, joints)
         best = flat.argmax(axis=1)
         scores = np.take_along_axis(flat, best[:, None, :], axis=1)[:, 0, :]
@@ -100,21 +116,23 @@ class GaussianCodec:
         points = np.stack([x + 0.25 * np.sign(slope_x) * inside, y + 0.25 * np.sign(slope_y) * inside], axis=-1)
         points = np.where(scores[..., None] > 0, points, 0.0)
         points = geometry.heatmap_to_crop(points.astype(np.float32), self.input_size, self.heatmap_size, self.alignment)
-        return np.concatenate([points, scores[..., None]], axis=-1).astype(np.float32)
+        decoded = np.concatenate([points, scores[..., None]], axis=-1).astype(np.float32)
+        return decoded.reshape(*leading, joints, 3)
 
     def unmirror(self, heatmaps: np.ndarray, flip_permutation: np.ndarray, shift: bool = True) -> np.ndarray:
         """Heatmaps of a mirrored crop, brought back to the crop itself.
 
         Args:
-            heatmaps: `(N, height, width, K)` of the crop mirrored pixel by pixel (`crop[:, ::-1]`).
+            heatmaps: `(..., height, width, K)` of the crop mirrored pixel by pixel (`crop[:, ::-1]`).
             flip_permutation: `(K,)`, `Skeleton.flip_permutation`.
             shift: move by one pixel to the right. Under `classic` alignment a mirrored crop's maxima lie `stride - 1` crop pixels to the
-                left of where they belong, close to one heatmap pixel; under `unbiased` they do not and nothing is moved.
+                left of where they belong, close to one heatmap pixel (one crop pixel to the right remains; none for a crop mirrored by
+                `geometry.crop_matrix`); under `unbiased` they are in their place and nothing is moved.
 
         Returns:
             Of the shape of `heatmaps`.
         """
-        back = heatmaps[:, :, ::-1, :][..., flip_permutation]
+        back = heatmaps[..., ::-1, :][..., flip_permutation]
         if shift and self.alignment == "classic":
-            back = np.concatenate([back[:, :, :1, :], back[:, :, :-1, :]], axis=2)
+            back = np.concatenate([back[..., :1, :], back[..., :-1, :]], axis=-2)
         return back
