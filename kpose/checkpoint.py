@@ -1,8 +1,8 @@
 """Checkpoints that explain themselves: a `.keras` file with a `ModelCard` inside, written whole or not at all.
 
-    kpose.save_model(model, "pose.keras", card)
-    model = kpose.load_model("pose.keras")
-    model.card.skeleton["joint_names"]
+kpose.save_model(model, "pose.keras", card)
+model = kpose.load_model("pose.keras")
+model.card.skeleton["joint_names"]
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ModelCard(BaseModel):
         """The codec for heatmaps of this height and width."""
         from kpose.codecs import GaussianCodec
 
-        return GaussianCodec(tuple(self.input_size), heatmap_size, self.codec.sigma, self.codec.alignment)
+        return GaussianCodec(self.input_size, heatmap_size, self.codec.sigma, self.codec.alignment)
 
     def require_match(self, config: Config, source: str | Path) -> None:
         """Refuse a checkpoint that another configuration made.
@@ -96,10 +96,11 @@ class ModelCard(BaseModel):
             KposeError: when joints, input size, codec or normalisation differ.
         """
         wanted = ModelCard.from_config(config)
-        if self.skeleton["joint_names"] != wanted.skeleton["joint_names"]:
+        mine, other = self.make_skeleton(), wanted.make_skeleton()
+        if mine.joint_names != other.joint_names:
             raise KposeError(
-                f"{source} was trained for skeleton {self.skeleton['name']!r} ({len(self.skeleton['joint_names'])} joints), the configuration "
-                f"asks for {wanted.skeleton['name']!r} ({len(wanted.skeleton['joint_names'])} joints); set 'skeleton' to the checkpoint's"
+                f"{source} was trained for skeleton {mine.name!r} ({mine.num_joints} joints), the configuration asks for "
+                f"{other.name!r} ({other.num_joints} joints); set 'skeleton' to the checkpoint's"
             )
         for field, key in (
             ("input_size", "model.input_size"),
@@ -108,9 +109,9 @@ class ModelCard(BaseModel):
             ("std", "data.std"),
             ("box_padding", "data.box_padding"),
         ):
-            mine, other = getattr(self, field), getattr(wanted, field)
-            if mine != other:
-                raise KposeError(f"{source} was trained with {key} = {mine}, the configuration says {other}; make them equal")
+            trained, asked = getattr(self, field), getattr(wanted, field)
+            if trained != asked:
+                raise KposeError(f"{source} was trained with {key} = {trained}, the configuration says {asked}; make them equal")
 
 
 def save_model(model: keras.Model, path: str | Path, card: ModelCard) -> None:
@@ -178,7 +179,9 @@ def _require_known_classes(node: Any, path: Path) -> None:
             from_keras = module == "keras" or module.startswith("keras.") or module == "builtins"
             from_kpose = isinstance(registered, str) and registered.startswith("kpose>")
             if not (from_keras or from_kpose) or node["class_name"] == "__lambda__":
-                raise KposeError(f"{path} asks for the class {node['class_name']!r} of {module!r}, which is not Keras' or kpose's; file refused")
+                raise KposeError(
+                    f"{path} asks for the class {node['class_name']!r} of {module!r}, which is not Keras' or kpose's; file refused"
+                )
         for value in node.values():
             _require_known_classes(value, path)
     elif isinstance(node, list):

@@ -63,9 +63,7 @@ def test_optimizer_state_comes_back(tmp_path: Path, model: keras.Model, card: Mo
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
 
 
-def test_an_interrupt_leaves_the_former_file(
-    tmp_path: Path, model: keras.Model, card: ModelCard, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_leaves_the_former_file(tmp_path: Path, model: keras.Model, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pose.keras"
     save_model(model, path, card)
     before = path.read_bytes()

@@ -1,0 +1,16 @@
+"""Training: fit a network as a configuration says."""
+
+from kpose.training.callbacks import read_training_log
+from kpose.training.fit import TrainingResult, make_callbacks, make_loss, make_model, make_optimizer, train
+from kpose.training.schedules import WarmupStepDecay
+
+__all__ = [
+    "TrainingResult",
+    "WarmupStepDecay",
+    "make_callbacks",
+    "make_loss",
+    "make_model",
+    "make_optimizer",
+    "read_training_log",
+    "train",
+]

@@ -1,0 +1,201 @@
+"""Keras callbacks: scores on the validation set, the training log, checkpoints, and the time to go.
+
+Their order matters: the score comes first, for the log and the checkpoints read it. `kpose.training.make_callbacks` keeps to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from kpose.checkpoint import ModelCard, save_model
+from kpose.errors import KposeError
+
+Scorer = Callable[[keras.Model], dict[str, float]]
+
+
+class ValidationScore(keras.callbacks.Callback):
+    """Scores the network every few epochs, and after the last; the metrics join the epoch's logs.
+
+    Args:
+        scorer: network in, metrics by name out.
+        every: epochs between scores; 0 for the last epoch alone.
+    """
+
+    def __init__(self, scorer: Scorer, every: int) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.every = every
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the metrics to `logs` when a score is due."""
+        last = epoch + 1 == self.params["epochs"]
+        if last or (self.every and (epoch + 1) % self.every == 0):
+            assert logs is not None
+            logs.update(self.scorer(self.model))
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """One row an epoch in a CSV file: epoch, step, seconds, learning rate, loss, metrics.
+
+    The file is rewritten whole each time, so it is never half a row; a resumed training goes on where its checkpoint stands.
+
+    Args:
+        path: the CSV file.
+        metrics: names of the metrics that an epoch may have.
+        start_epoch: rows of later epochs are dropped (an interrupt may have left them).
+    """
+
+    def __init__(self, path: Path, metrics: Sequence[str], start_epoch: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        self.columns = ["epoch", "step", "seconds", "learning_rate", "loss", *metrics]
+        self.rows = [row for row in read_training_log(path) if row["epoch"] <= start_epoch] if start_epoch else []
+        self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
+        self._start = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock."""
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the epoch's row."""
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "step": int(self.model.optimizer.iterations),
+            "seconds": round(self._seconds_before + time.monotonic() - self._start, 1),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+        }
+        row |= {name: value for name, value in (logs or {}).items() if name in self.columns}
+        self.rows.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(partial, self.path)
+
+
+def read_training_log(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a `TrainingLog` file: numbers by column, columns without a value left out.
+
+    Raises:
+        KposeError: when the file cannot be read or is no training log.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except OSError as error:
+        raise KposeError(f"cannot read training log {path}: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise KposeError(f"{path} is not a training log: {error}") from error
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Writes `last.keras` after every epoch and `best.keras` when the watched metric is at its highest.
+
+    Args:
+        folder: where to.
+        card: of the network; score and the state of the training are filled in.
+        metric: name of the watched metric.
+        best_score: the highest so far, of a resumed training.
+    """
+
+    def __init__(self, folder: Path, card: ModelCard, metric: str, best_score: float = -math.inf) -> None:
+        super().__init__()
+        self.folder = folder
+        self.card = card
+        self.metric = metric
+        self.best_score = best_score
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the files."""
+        logs = logs or {}
+        improved = self.metric in logs and logs[self.metric] > self.best_score
+        if improved:
+            self.best_score = logs[self.metric]
+        score = {name: float(value) for name, value in logs.items() if name != "loss"}
+        state = {
+            "epoch": epoch + 1,
+            "step": int(self.model.optimizer.iterations),
+            "best_score": self.best_score if math.isfinite(self.best_score) else None,
+        }
+        card = self.card.model_copy(update={"score": score, "training": {**self.card.training, **state}})
+        if improved:
+            save_model(self.model, self.folder / "best.keras", card)
+        save_model(self.model, self.folder / "last.keras", card)
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar over the whole training with the time to go, and a line an epoch.
+
+    Args:
+        epochs: of the whole training.
+        start_epoch: epochs that a former run did.
+        metric: the metric that the line shows.
+        skipped: asks the data for samples that could not be read; what is new is reported after an epoch.
+    """
+
+    def __init__(self, epochs: int, steps_per_epoch: int, start_epoch: int, metric: str, skipped: Callable[[], str] | None = None) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.start_epoch = start_epoch
+        self.metric = metric
+        self.skipped = skipped
+        self._best = -math.inf
+        self._reported = ""
+        self._bar: tqdm | None = None
+        self._epoch_start = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Opens the bar."""
+        self._bar = tqdm(
+            total=self.epochs * self.steps_per_epoch,
+            initial=self.start_epoch * self.steps_per_epoch,
+            desc="training",
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            dynamic_ncols=True,
+        )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the epoch's clock."""
+        self._epoch_start = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar."""
+        assert self._bar is not None
+        self._bar.update(1)
+        if logs and "loss" in logs:
+            self._bar.set_postfix(loss=f"{logs['loss']:.3g}", refresh=False)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Prints the epoch's line."""
+        logs = logs or {}
+        line = f"epoch {epoch + 1}/{self.epochs}  loss {logs.get('loss', math.nan):.4g}  lr {float(self.model.optimizer.learning_rate):.2g}"
+        if self.metric in logs:
+            self._best = max(self._best, logs[self.metric])
+            line += f"  {self.metric} {logs[self.metric]:.3f} (best {self._best:.3f})"
+        line += f"  {time.monotonic() - self._epoch_start:.0f} s"
+        tqdm.write(line, file=sys.stderr)
+        report = self.skipped() if self.skipped else ""
+        if report and report != self._reported:
+            self._reported = report
+            tqdm.write(report, file=sys.stderr)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()

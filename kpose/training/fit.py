@@ -1,0 +1,217 @@
+"""Training: `train(config)` is plain `model.compile` and `model.fit` with kpose's data, loss, optimizer and callbacks.
+
+In a notebook the same parts give the same result:
+
+    config = kpose.load_config("configs/synthetic/lite_mobilenet_v3_128x96.yaml")
+    model = make_model(config)
+    data = training_data(config, model)
+    model.compile(make_optimizer(config, data.steps_per_epoch), make_loss(config), jit_compile=False)
+    model.fit(data.dataset, epochs=config.training.epochs, steps_per_epoch=data.steps_per_epoch)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kpose.checkpoint import ModelCard, load_model
+from kpose.config import Config, dump_config
+from kpose.data import TrainingData, training_data, validation_instances
+from kpose.errors import KposeError
+from kpose.evaluation import evaluate
+from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
+from kpose.models import build_model, count
+from kpose.skeletons import get_skeleton
+from kpose.training.callbacks import Checkpoints, ProgressBar, TrainingLog, ValidationScore
+from kpose.training.schedules import WarmupStepDecay
+from kpose.visualize import draw_training_curve
+from kpose.weights import load_trunk
+
+METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR")
+LAST, BEST, LOG, CURVE, SETTINGS = "last.keras", "best.keras", "training.csv", "curve.png", "config.yaml"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind: the network as it ended, its metrics, the folder with checkpoints, log and curve."""
+
+    model: keras.Model
+    metrics: dict[str, float]
+    folder: Path
+
+
+def make_model(config: Config) -> keras.Model:
+    """The network of a configuration, with the weights it is to start from.
+
+    Raises:
+        KposeError: when the network, its options or a weights file is refused.
+    """
+    keras.utils.set_random_seed(config.seed)
+    skeleton = get_skeleton(config.skeleton)
+    model = build_model(config.model.name, skeleton.num_joints, config.model.input_size, **config.model.options)
+    if config.model.trunk_weights:
+        print(load_trunk(model, config.model.trunk_weights))
+    if config.model.initial_weights:
+        start = load_model(config.model.initial_weights)
+        start.card.require_match(config, config.model.initial_weights)
+        if [weight.shape for weight in start.weights] != [weight.shape for weight in model.weights]:
+            raise KposeError(
+                f"{config.model.initial_weights} holds another network ({start.card.name}); set model.name and model.options to its"
+            )
+        model.set_weights(start.get_weights())
+    return model
+
+
+def make_loss(config: Config) -> keras.losses.Loss:
+    """The loss of a configuration."""
+    if config.loss.name == "mean_squared_error":
+        return HeatmapMeanSquaredError()
+    return HeatmapWeightingLoss(config.loss.weighting)
+
+
+def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Adam under the configuration's schedule."""
+    training = config.training
+    schedule = WarmupStepDecay(
+        training.learning_rate,
+        training.warmup_steps,
+        training.warmup_factor,
+        [epoch * steps_per_epoch for epoch in training.drop_epochs],
+        training.drop_factor,
+    )
+    return keras.optimizers.Adam(schedule)
+
+
+def train(config: Config, resume: bool = False) -> TrainingResult:
+    """Train as the configuration says; everything goes to its output folder.
+
+    Args:
+        config: the experiment.
+        resume: go on from the folder's `last.keras`. The samples and the result are those of a training without interrupt, to
+            the last digit where the machine's arithmetic is deterministic.
+
+    Returns:
+        The network after the last epoch, its metrics and the folder.
+
+    Raises:
+        KposeError: when data, settings or the checkpoint are refused, or the folder already holds a training and `resume` is not set.
+    """
+    folder = config.output
+    last = folder / LAST
+    if last.exists() and not resume:
+        raise KposeError(f"{folder} already holds a training; add --resume to go on with it, or set another 'output'")
+    if resume and not last.exists():
+        raise KposeError(f"there is no {last} to resume from; leave out --resume")
+    model = make_model(config)
+    start_epoch, best_score = 0, float("-inf")
+    saved = None
+    if resume:
+        saved = load_model(last, compile=True)
+        saved.card.require_match(config, last)
+        start_epoch = int(saved.card.training["epoch"])
+        best_score = saved.card.training["best_score"] if saved.card.training["best_score"] is not None else best_score
+        if start_epoch >= config.training.epochs:
+            raise KposeError(f"{last} has finished its {start_epoch} epochs; raise training.epochs to go on")
+    data = training_data(config, model, start_epoch)
+    optimizer = make_optimizer(config, data.steps_per_epoch)
+    model.compile(optimizer, make_loss(config), jit_compile=False)
+    if saved is not None:
+        _restore(model, saved, last, start_epoch * data.steps_per_epoch)
+    scorer = _make_scorer(config) if config.data.validation else None
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_text(folder / SETTINGS, dump_config(config))
+    callbacks = make_callbacks(config, data, scorer, start_epoch, best_score)
+    _print_plan(config, data, model, start_epoch)
+    start = time.monotonic()
+    model.fit(
+        data.dataset,
+        epochs=config.training.epochs,
+        initial_epoch=start_epoch,
+        steps_per_epoch=data.steps_per_epoch,
+        callbacks=callbacks,
+        shuffle=False,  # the stream is in its order already
+        verbose=0,
+    )
+    log = next(callback for callback in callbacks if isinstance(callback, TrainingLog))
+    draw_training_curve(log.path, folder / CURVE)
+    metrics = {name: value for name, value in log.rows[-1].items() if name in METRICS}
+    best = max((row["AP"] for row in log.rows if "AP" in row), default=None)
+    minutes = (time.monotonic() - start) / 60
+    summary = f"trained {config.training.epochs - start_epoch} epochs in {minutes:.1f} min, loss {log.rows[-1]['loss']:.4g}"
+    if best is not None:
+        summary += f", AP {metrics['AP']:.3f} (best {best:.3f})"
+    print(f"{summary}; checkpoints, {LOG} and {CURVE} in {folder}")
+    return TrainingResult(model, metrics, folder)
+
+
+def make_callbacks(
+    config: Config, data: TrainingData, scorer: Any, start_epoch: int = 0, best_score: float = float("-inf")
+) -> list[keras.callbacks.Callback]:
+    """The callbacks of a training, in the order in which they rely on one another."""
+    watched = "AP" if scorer else "loss"
+    card = ModelCard.from_config(
+        config,
+        data=data.description,
+        training={"seed": config.seed, "epochs": config.training.epochs, "steps_per_epoch": data.steps_per_epoch},
+    )
+    callbacks: list[keras.callbacks.Callback] = []
+    if scorer:
+        callbacks.append(ValidationScore(scorer, config.training.validate_every))
+    callbacks += [
+        keras.callbacks.TerminateOnNaN(),
+        TrainingLog(config.output / LOG, METRICS, start_epoch),
+        Checkpoints(config.output, card, watched, best_score),
+        keras.callbacks.TensorBoard(config.output / "tensorboard", write_graph=False),
+        ProgressBar(config.training.epochs, data.steps_per_epoch, start_epoch, watched, data.skipped_report),
+    ]
+    return callbacks
+
+
+def _restore(model: keras.Model, saved: keras.Model, source: Path, expected_step: int) -> None:
+    """Weights and optimizer state of a checkpoint into a compiled network."""
+    if [weight.shape for weight in saved.weights] != [weight.shape for weight in model.weights]:
+        raise KposeError(f"{source} holds another network ({saved.card.name}); set model.name and model.options to its")
+    step = int(saved.optimizer.iterations)
+    if step != expected_step:
+        raise KposeError(
+            f"{source} stands at step {step}, the configuration's epochs end at {expected_step}: "
+            "the data, training.batch_size or training.steps_per_epoch changed; set them back"
+        )
+    model.set_weights(saved.get_weights())
+    model.optimizer.build(model.trainable_variables)
+    for mine, theirs in zip(model.optimizer.variables, saved.optimizer.variables, strict=True):
+        mine.assign(theirs)
+
+
+def _make_scorer(config: Config) -> Any:
+    """A function that scores a network on the validation set."""
+    instances = validation_instances(config)
+
+    def score(model: keras.Model) -> dict[str, float]:
+        metrics = evaluate(model, instances, config).metrics
+        return {name: metrics[name] for name in METRICS}
+
+    return score
+
+
+def _print_plan(config: Config, data: TrainingData, model: keras.Model, start_epoch: int) -> None:
+    threads = os.cpu_count() or 1
+    devices = [device.name for device in tf.config.list_logical_devices("GPU")] or [f"{threads} CPU threads"]
+    print(f"data: {data.description}")
+    print(
+        f"training {config.model.name} ({count(model).params / 1e6:.2f} M parameters) on "
+        f"{', '.join(devices)}: epochs {start_epoch + 1} to {config.training.epochs}, {data.steps_per_epoch} steps of "
+        f"{config.training.batch_size} each; output in {config.output}"
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,8 @@
+"""Find joints in photos: python scripts/predict.py PHOTO_OR_FOLDER --weights FILE [--boxes FILE | --whole-image] (see --help)."""
+
+import sys
+
+from kpose.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["predict", *sys.argv[1:]]))
