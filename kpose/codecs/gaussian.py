@@ -58,16 +58,14 @@ class GaussianCodec:
         height, width = self.heatmap_size
         keypoints = tf.cast(keypoints, tf.float32)
         points = geometry.crop_to_heatmap(keypoints[..., :2], self.input_size, self.heatmap_size, self.alignment)
-        # Absent joints may carry any number, even NaN: 0 * NaN would spoil the sum.
-        annotated = (keypoints[..., 2] > 0) & tf.reduce_all(tf.math.is_finite(points), axis=-1)
-        points = tf.where(annotated[..., None], points, 0.0)
         # The published code rounds by int(x + 0.5), towards 0: joints left of or above the crop come one pixel nearer.
         shifted = points + 0.5
         center = tf.sign(shifted) * tf.floor(tf.abs(shifted))
         reach = 3.0 * self.sigma
         x, y = center[..., 0], center[..., 1]
+        # Joints may carry any number: NaN and infinity fail each comparison, here and in the profiles, so that none reaches a heatmap.
         touches = (x >= -reach) & (x < width + reach) & (y >= -reach) & (y < height + reach)
-        weights = tf.cast(annotated & touches, tf.float32)
+        weights = tf.cast((keypoints[..., 2] > 0) & touches, tf.float32)
         across = self._profile(x, width, reach) * weights[..., None]
         down = self._profile(y, height, reach)
         # The Gaussian is the product of its profiles: K * (height + width) exponentials instead of K * height * width.
