@@ -1,0 +1,48 @@
+"""A contact sheet of what the loader really feeds to the network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kpose.config import Config
+from kpose.data.crops import preparation_from_config
+from kpose.data.pipeline import training_data
+from kpose.errors import KposeError
+from kpose.skeletons import get_skeleton
+from kpose.visualize import contact_sheet, draw_heatmaps, draw_pose
+
+
+def inspection_sheet(config: Config, samples: int = 24, columns: int = 6) -> np.ndarray:
+    """Draw the first samples of the training stream of a configuration.
+
+    Nothing is taken from the annotations: pictures are the fed ones with the normalisation undone, joints are decoded from the fed heatmaps
+    and left out where the fed weight is 0. What is wrong on the sheet is wrong in training.
+
+    Args:
+        config: the experiment.
+        samples: how many.
+        columns: samples side by side; each is a pair of the pose and the heatmaps on the crop.
+
+    Returns:
+        `(height, width, 3)` uint8 RGB.
+
+    Raises:
+        KposeError: when the data is refused, or no sample is asked for.
+    """
+    if samples < 1:
+        raise KposeError(f"cannot draw {samples} samples; ask for 1 or more")
+    skeleton = get_skeleton(config.skeleton)
+    preparation = preparation_from_config(config)
+    # A smaller batch shows the same stream.
+    small = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": min(samples, 16)})})
+    cells, titles = [], []
+    for images, heatmaps, weights in training_data(small).dataset.as_numpy_iterator():
+        decoded = preparation.codec.decode(heatmaps)
+        decoded[..., 2] *= weights > 0
+        for image, maps, keypoints in zip(preparation.denormalise(images), heatmaps, decoded, strict=True):
+            pose = draw_pose(image, keypoints, skeleton, minimum_score=0.5)
+            cells.append(np.concatenate([pose, draw_heatmaps(image, maps, skeleton, config.codec.alignment)], axis=1))
+            titles.append(f"{len(titles)}: {int((keypoints[:, 2] > 0).sum())} of {skeleton.num_joints} joints")
+            if len(cells) == samples:
+                return contact_sheet(cells, columns, titles)
+    raise AssertionError("the training stream is endless")
