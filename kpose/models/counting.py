@@ -80,20 +80,16 @@ def count(model: keras.Model, convention: str = "plain") -> Counts:
 
 def _steps(model: keras.Model) -> Iterator[Step]:
     """Every call of every layer in a functional model, models within it resolved."""
+    if isinstance(model, keras.Sequential):
+        model = model._functional
     if not hasattr(model, "_nodes_by_depth"):
-        raise KposeError(f"count: {model.name} is no functional model, so its layers' sizes are unknown; build it from keras.Input")
+        raise KposeError("count: only functional models, built from keras.Input, tell the sizes of their layers")
     for node in (node for depth in model._nodes_by_depth.values() for node in depth):
-        layer = node.operation
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        inputs, outputs = node.arguments.keras_tensors, node.outputs
-        if isinstance(layer, keras.Sequential):
-            layer = layer._functional
+        layer, inputs = node.operation, node.arguments.keras_tensors
         if isinstance(layer, keras.Model):
             yield from _steps(_at_shapes_of(layer, inputs))
-            continue
-        if isinstance(layer, keras.layers.Layer) and inputs:
-            yield Step(layer, _shape(layer, inputs[0]), _shape(layer, outputs[0]))
+        elif isinstance(layer, keras.layers.Layer) and inputs:
+            yield Step(layer, _shape(layer, inputs[0]), _shape(layer, node.outputs[0]))
 
 
 def _at_shapes_of(model: keras.Model, tensors: list[Any]) -> keras.Model:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from kpose.models import layers
 
 RANDOM = np.random.default_rng(5)
+TORCH = {"momentum": 0.9, "epsilon": 1e-5}
 
 
 def conv_transpose_by_definition(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -91,7 +92,10 @@ class TestBatchNormalization:
 
     @staticmethod
     def pair(**kwargs):
-        ours, reference = layers.BatchNormalization(**kwargs), keras.layers.BatchNormalization(**{"momentum": 0.9, "epsilon": 1e-5} | kwargs)
+        ours, reference = (
+            layers.BatchNormalization(**kwargs),
+            keras.layers.BatchNormalization(**TORCH | kwargs),
+        )
         for layer in (ours, reference):
             layer.build((None, 4, 5, 6))
         values = [RANDOM.uniform(0.5, 2.0, weight.shape) for weight in ours.weights]
@@ -141,7 +145,13 @@ class TestBatchNormalization:
 
     @pytest.mark.parametrize(
         ("shape", "options"),
-        [((8, 6), {}), ((2, 6, 4, 5), {"axis": 1}), ((2, 3, 4, 5, 6), {}), ((2, 4, 5, 6), {"dtype": "float64"}), ((2, 4, 5, 6), {"renorm": True})],
+        [
+            ((8, 6), {}),
+            ((2, 6, 4, 5), {"axis": 1}),
+            ((2, 3, 4, 5, 6), {}),
+            ((2, 4, 5, 6), {"dtype": "float64"}),
+            ((2, 4, 5, 6), {"renorm": True}),
+        ],
     )
     def test_where_the_fused_kernel_does_not_apply_it_is_keras_own_layer(self, shape, options):
         ours, reference = layers.BatchNormalization(**options), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **options)
