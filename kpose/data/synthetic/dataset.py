@@ -21,7 +21,7 @@ from kpose.errors import KposeError
 from kpose.skeletons import COCO_17
 
 # Raised with every change of the pictures, so that an older set on disk is not taken for the present one.
-_VERSION = 1
+_VERSION = 2
 # Starting a worker costs as much as drawing some dozens of pictures.
 _IMAGES_WORTH_A_PROCESS = 64
 _CHUNK = 16

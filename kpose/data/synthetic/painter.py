@@ -39,25 +39,27 @@ class Canvas:
         self.planes = planes
         self.coverage = np.zeros(planes.shape[1:], np.float32)
         self.depth = np.full(planes.shape[1:], -np.inf, np.float32)
-        self._light = light
+        self._positions = np.arange(self.coverage.size).reshape(self.coverage.shape)
+        self._light: tuple[float, float, float] = tuple(light.tolist())
         self._ambient = ambient
 
-    def region(self, low: np.ndarray, high: np.ndarray) -> Region | None:
-        """The part of the image between two corners; None where nothing of it is in the image."""
+    def region(self, x0: float, y0: float, x1: float, y1: float) -> Region | None:
+        """The part of the image from one corner to another; None where nothing of it is in the image."""
         height, width = self.planes.shape[1:]
-        left, top = max(0, math.floor(low[0])), max(0, math.floor(low[1]))
-        right, bottom = min(width, math.ceil(high[0]) + 1), min(height, math.ceil(high[1]) + 1)
+        left, top = max(0, math.floor(x0)), max(0, math.floor(y0))
+        right, bottom = min(width, math.ceil(x1) + 1), min(height, math.ceil(y1) + 1)
         if left >= right or top >= bottom:
             return None
-        return Region(np.arange(left, right, dtype=np.float32), np.arange(top, bottom, dtype=np.float32)[:, None], width)
+        columns, rows = (np.arange(*ends, dtype=np.float32) for ends in ((left, right), (top, bottom)))
+        return Region(columns, rows[:, None], self._positions[top:bottom, left:right].reshape(-1))
 
     def light_along(self, x: float, y: float, z: float) -> float:
         """How much of the light falls along a direction: x (right), y (down), z (to the viewer)."""
-        return float(self._light @ (x, y, z))
+        return x * self._light[0] + y * self._light[1] + z * self._light[2]
 
     def light_on(self, normal: np.ndarray) -> np.ndarray:
         """The cosine between the light and `(3, n)` unit normals."""
-        return self._light.astype(np.float32) @ normal
+        return np.array(self._light, np.float32) @ normal
 
     def brightness(self, facing: np.ndarray) -> np.ndarray:
         """Of a surface, from the cosine between its normal and the light."""
@@ -69,27 +71,22 @@ class Canvas:
         `pixels` are positions in the flattened image.
         """
         coverage, nearest = self.coverage.reshape(-1), self.depth.reshape(-1)
-        alpha = alpha * (depth >= nearest.take(pixels))
+        before = nearest.take(pixels)
+        alpha = alpha * (depth >= before)
         for plane, paint in zip(self.planes.reshape(3, -1), colour, strict=True):
             below = plane.take(pixels)
             plane[pixels] = below + alpha * (paint - below)
         coverage[pixels] = np.maximum(coverage.take(pixels), alpha)
-        solid = alpha > 0.5
-        nearest[pixels[solid]] = depth[solid]
+        nearest[pixels] = np.where(alpha > 0.5, depth, before)
 
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the image: `(w,)` columns and `(h, 1)` rows as coordinates; `width` is the image's."""
+    """A rectangle of the image: `(w,)` columns and `(h, 1)` rows as coordinates, `(h w,)` positions in the flattened image."""
 
     columns: np.ndarray
     rows: np.ndarray
-    width: int
-
-    def pixels(self, chosen: np.ndarray) -> np.ndarray:
-        """Positions within the flattened region -> positions within the flattened image."""
-        across = len(self.columns)
-        return chosen + chosen // across * (self.width - across) + int(self.rows[0, 0]) * self.width + int(self.columns[0])
+    positions: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -125,17 +122,16 @@ class Capsule:
     def paint(self, canvas: Canvas) -> None:
         """Draw it on the canvas."""
         reach = max(*self.radii, *self.caps) + abs(self.bulge) + 1
-        found = canvas.region(np.minimum(self.start, self.end)[:2] - reach, np.maximum(self.start, self.end)[:2] + reach)
+        (x0, y0, z0), (x1, y1, z1) = self.start.tolist(), self.end.tolist()
+        found = canvas.region(min(x0, x1) - reach, min(y0, y1) - reach, max(x0, x1) + reach, max(y0, y1) + reach)
         if found is None:
             return
-        x0, y0, z0 = (float(each) for each in self.start)
-        x1, y1, z1 = (float(each) for each in self.end)
         length = max(math.hypot(x1 - x0, y1 - y0), 1e-3)
         ax, ay = ((x1 - x0) / length, (y1 - y0) / length) if length > 1e-3 else (0.0, 1.0)
         dx, dy = found.columns - x0, found.rows - y0
         across = (dy * ax - dx * ay).reshape(-1)
         chosen = np.flatnonzero(np.abs(across) < reach)
-        across, along = across[chosen], (dx * ax + dy * ay).reshape(-1)[chosen]
+        across, along = across.take(chosen), (dx * ax + dy * ay).reshape(-1).take(chosen)
         t = np.minimum(np.maximum(along * (1 / length), 0), 1)
         (r0, r1), (c0, c1), (d0, d1) = self.radii, self.caps, self.depths
         radius = r0 + (r1 - r0) * t
@@ -151,11 +147,13 @@ class Capsule:
         facing = side * canvas.light_along(-ay, ax, 0) + forward * canvas.light_along(ax, ay, 0) + height * canvas.light_along(0, 0, 1)
         colour = self.colour[:, None]
         if self.texture is not None and self.covered > 0:
-            texel = (along * self.texels).astype(np.int32) % TILE * TILE + (across * self.texels).astype(np.int32) % TILE
+            # The offset makes the truncation of the cast a rounding down; it is a multiple of the tile.
+            row, column = ((each * self.texels + 64 * TILE).astype(np.int32) & (TILE - 1) for each in (along, across))
+            texel = row * TILE + column
             textured = self.texture.reshape(3, -1).take(texel, axis=1)
             colour = textured if self.covered >= 1 else np.where(t < self.covered, textured, colour)
         depth = z0 + (z1 - z0) * t + (d0 + (d1 - d0) * t) * height
-        canvas.blend(found.pixels(chosen), colour * canvas.brightness(facing), alpha, depth)
+        canvas.blend(found.positions[chosen], colour * canvas.brightness(facing), alpha, depth)
 
 
 @dataclass(frozen=True)
@@ -178,11 +176,12 @@ class Ellipsoid:
     def paint(self, canvas: Canvas) -> None:
         """Draw it on the canvas by casting a ray through every pixel."""
         reach = float(self.radii.max()) + 1
-        found = canvas.region(self.centre[:2] - reach, self.centre[:2] + reach)
+        x, y, z = self.centre.tolist()
+        found = canvas.region(x - reach, y - reach, x + reach, y + reach)
         if found is None:
             return
         to_sphere = (self.axes.T / self.radii[:, None]).astype(np.float32)
-        dx, dy = found.columns - float(self.centre[0]), found.rows - float(self.centre[1])
+        dx, dy = found.columns - x, found.rows - y
         ray = to_sphere[:, 2:]
         steepness = float(ray[:, 0] @ ray[:, 0])
         on_plane = (to_sphere[:, 0, None, None] * dx + to_sphere[:, 1, None, None] * dy).reshape(3, -1)
@@ -195,7 +194,7 @@ class Ellipsoid:
         normal = (self.axes / self.radii).astype(np.float32) @ surface
         normal /= np.sqrt((normal * normal).sum(0)) + 1e-6
         colour = self.colour_at(surface) * canvas.brightness(canvas.light_on(normal))
-        canvas.blend(found.pixels(chosen), colour, np.minimum(alpha[chosen], 1), depth + float(self.centre[2]))
+        canvas.blend(found.positions[chosen], colour, np.minimum(alpha[chosen], 1), depth + z)
 
 
 # Parts of the face: centre on the unit sphere (x negated for the right side), half width and half height, all in head radii.

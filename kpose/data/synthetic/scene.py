@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,15 +75,22 @@ def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     mix = smooth_noise(rng, height, width, int(rng.choice((2, 4, 8))), int(rng.integers(2, 6)))
-    mix = np.clip(0.5 + mix * rng.uniform(0.3, 1.2), 0, 1)[..., None]
-    return (random_colour(rng) * mix + random_colour(rng) * (1 - mix)).clip(0, 255).astype(np.uint8)
+    levels = cv2.convertScaleAbs(np.clip(0.5 + mix * rng.uniform(0.3, 1.2), 0, 1), alpha=255)
+    ramp = np.linspace(random_colour(rng), random_colour(rng), 256).astype(np.uint8)
+    return cv2.LUT(cv2.merge([levels] * 3), ramp[:, None])
 
 
 def _pattern(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Wallpaper, bricks, planks: a fabric over the whole image, turned and scaled."""
     tile = np.ascontiguousarray(random_fabric(rng).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
-    turned = cv2.getRotationMatrix2D((0, 0), float(rng.choice((0, 90, rng.uniform(0, 180)))), float(rng.uniform(0.5, 2.5)))
-    return cv2.warpAffine(tile, turned, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    angle, zoom = float(rng.choice((0, 90, rng.uniform(0, 180)))), float(rng.uniform(0.5, 2.5))
+    # Enough tiles to cover the image, whichever way they are turned about its centre.
+    repeats = math.ceil(math.hypot(height, width) / (zoom * TILE)) + 1
+    surface = np.tile(tile, (repeats, repeats, 1))
+    side = repeats * TILE
+    turned = cv2.getRotationMatrix2D((side / 2, side / 2), angle, zoom)
+    centred = turned + np.array([[0, 0, (width - side) / 2], [0, 0, (height - side) / 2]])
+    return cv2.warpAffine(surface, centred, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _room(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -281,15 +289,18 @@ def _ground_truth(keypoints: np.ndarray, remaining: np.ndarray, drawn_area: int)
 
 def _photograph(rng: np.random.Generator, planes: np.ndarray) -> np.ndarray:
     """Lens and sensor: blur, contrast, brightness, colour cast, noise. `(3, H, W)` float32 in, `(H, W, 3)` uint8 out."""
-    image = cv2.merge(list(planes))
+    image = cv2.merge([cv2.convertScaleAbs(plane) for plane in np.maximum(planes, 0)])
     if rng.random() < 0.6:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.2)))
-    mixing = np.full((3, 3), 1 / 3) if rng.random() < 0.08 else np.eye(3)
-    gain = rng.uniform(0.7, 1.2) * rng.uniform(0.9, 1.1, 3)
-    offset = 128 * (1 - gain) + rng.normal(0, 15)
-    image = cv2.transform(image, np.column_stack([gain[:, None] * mixing, offset]))
-    noise = np.float32(rng.uniform(0, 9)) * rng.standard_normal(planes.shape[1:], dtype=np.float32)
-    return cv2.add(image, cv2.merge([noise] * 3), dtype=cv2.CV_8U)
+    if rng.random() < 0.08:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    gain, offset = rng.uniform(0.7, 1.2) * rng.uniform(0.9, 1.1, 3), rng.normal(0, 15)
+    tones = np.clip((np.arange(256)[:, None] - 128) * gain + 128 + offset, 0, 255)
+    image = cv2.LUT(image, np.rint(tones).astype(np.uint8)[:, None])
+    # The sum of two even distributions is near enough to a normal one.
+    strength = int(rng.integers(1, 14))
+    grain = rng.integers(-strength, strength + 1, (2, *planes.shape[1:]), dtype=np.int8).sum(0, dtype=np.int16)
+    return cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
 
 
 def compose_scene(rng: np.random.Generator, height: int, width: int, num_people: int | None = None) -> Scene:
