@@ -29,7 +29,7 @@ def write_json(value: Any, path: str | Path, indent: int | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            json.dump(value, handle, indent=indent, ensure_ascii=False, allow_nan=False)
+            json.dump(value, handle, indent=indent, allow_nan=False)
             handle.write("\n")
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kpose.inference.scores import mean_joint_scores
+
 
 def oks_similarity(
     keypoints: np.ndarray, others: np.ndarray, area: np.ndarray | float, other_areas: np.ndarray, sigmas: np.ndarray
@@ -66,7 +68,5 @@ def rescore(box_scores: np.ndarray, keypoints: np.ndarray, keypoint_threshold: f
     Returns:
         `(N,)` the mean score of the joints that count (0 where none does), times the box score.
     """
-    joint_scores = np.asarray(keypoints)[..., 2]
-    counts = joint_scores > keypoint_threshold
-    means = (joint_scores * counts).sum(axis=-1) / np.maximum(counts.sum(axis=-1), 1)
+    means = mean_joint_scores(keypoints, keypoint_threshold)
     return means * np.asarray(box_scores) if box_rescoring else means

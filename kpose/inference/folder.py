@@ -1,0 +1,236 @@
+"""Whole folders: pictures and boxes in, annotated pictures and one JSON out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from kpose.errors import KposeError
+from kpose.files import read_json, write_json
+from kpose.inference.images import SUFFIXES, read_image
+from kpose.inference.predictor import Pose, PoseEstimator, check_boxes
+from kpose.visualize import draw_poses, write_image
+
+PREDICTIONS = "predictions.json"
+# Decoded pictures that wait for a batch to fill, in pixels.
+_WAITING_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What came of a folder.
+
+    Attributes:
+        pictures: that were read.
+        people: that were looked for in them.
+        unreadable: name of each picture that was left out -> why.
+        output: the folder with the annotated pictures and `predictions.json`.
+    """
+
+    pictures: int
+    people: int
+    unreadable: dict[str, str]
+    output: Path
+
+
+def read_boxes(path: str | Path, minimum_score: float = 0.5) -> dict[str, np.ndarray]:
+    """Person boxes by picture.
+
+    Three forms are understood: `{file name: [[x, y, width, height], ...]}`; COCO annotations (`images`, `annotations` with `bbox`;
+    crowds are left out); a list of COCO detections, whose pictures are named by `file_name` or by COCO's twelve digits of `image_id`.
+
+    Args:
+        path: the JSON file (`.gz` too).
+        minimum_score: boxes that carry a lower `score` are left out: detectors list hundreds of doubtful ones.
+
+    Returns:
+        `(n, 4)` float32 x, y, width, height by file name.
+
+    Raises:
+        KposeError: when the file cannot be read or is of another form.
+    """
+    content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list) and isinstance(content.get("images"), list):
+        entries, names = _people(content, path), _names(content["images"], path)
+        found: dict[str, list[Any]] = {name: [] for name in names.values()}
+    elif isinstance(content, list):
+        entries, names, found = content, {}, {}
+    elif isinstance(content, dict):
+        return {name: _box_array(boxes, f"{path}: {name!r}") for name, boxes in content.items()}
+    else:
+        raise KposeError(f"{path}: expected {{file name: boxes}} or COCO annotations or detections, found {type(content).__name__}")
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or "bbox" not in entry:
+            raise KposeError(f"{path}: entry {position} has no 'bbox'; expected image_id, bbox and score")
+        score = entry.get("score", 1.0)
+        if isinstance(score, (int, float)) and score < minimum_score:
+            continue
+        name = entry.get("file_name") or names.get(entry.get("image_id")) or _coco_name(entry.get("image_id"))
+        if not isinstance(name, str):
+            raise KposeError(f"{path}: entry {position} has image_id {entry.get('image_id')!r}, which names no picture")
+        found.setdefault(name, []).append(entry["bbox"])
+    return {name: _box_array(boxes, f"{path}: {name!r}") for name, boxes in found.items()}
+
+
+def predict_folder(
+    estimator: PoseEstimator,
+    source: str | Path,
+    boxes: Mapping[str, np.ndarray] | None = None,
+    output: str | Path = "predictions",
+    minimum_score: float = 0.2,
+    progress: bool = True,
+) -> PredictionSummary:
+    """Find poses in a picture or a folder of pictures (with its subfolders), draw them and write them down.
+
+    Annotated pictures lie in `output` as the originals do in `source`; `predictions.json` there holds joint names, skeleton, and for each
+    picture its size and people. A picture that cannot be read is left out and reported.
+
+    Args:
+        estimator: finds the poses.
+        source: a JPEG or PNG file, or a folder.
+        boxes: by path relative to `source`, or by file name alone, see `read_boxes`; None takes each picture as one person's box.
+        output: a folder of its own.
+        minimum_score: joints below it are not drawn.
+        progress: show a bar.
+
+    Raises:
+        KposeError: when there is no picture, none can be read, none has a box, a box is refused, or `output` cannot be written.
+    """
+    source, output = Path(source), Path(output)
+    pictures = _find_pictures(source, output)
+    _check_targets(pictures, output)
+    if boxes is not None and not any(_boxes_of(name, boxes) is not None for name in pictures):
+        raise KposeError(
+            f"the boxes name none of the pictures in {source}: they have {next(iter(boxes), 'nothing')!r}, it has {min(pictures)!r}"
+        )
+    start = time.monotonic()
+    people: dict[str, Any] = {}
+    unreadable: dict[str, str] = {}
+    with tqdm(total=len(pictures), desc="predicting", unit=" pictures", disable=not progress, leave=False) as bar:
+        for batch in _batches(pictures, boxes, estimator.batch_size, unreadable):
+            poses = estimator([image for _, image, _ in batch], [picture_boxes for _, _, picture_boxes in batch])
+            for (name, image, _), found in zip(batch, poses, strict=True):
+                write_image(output / name, draw_poses(image, [pose.keypoints for pose in found], estimator.skeleton, minimum_score))
+                people[name] = {"height": image.shape[0], "width": image.shape[1], "people": [_to_json(pose) for pose in found]}
+            bar.update(len(people) + len(unreadable) - bar.n)
+    if not people:
+        name, reason = next(iter(unreadable.items()))
+        raise KposeError(
+            reason if len(pictures) == 1 else f"none of {len(pictures)} pictures in {source} can be read, first {name}: {reason}"
+        )
+    skeleton = estimator.skeleton.to_dict()
+    content = {"joint_names": skeleton["joint_names"], "skeleton": skeleton, "images": people, "unreadable": sorted(unreadable)}
+    write_json(content, output / PREDICTIONS)
+    count = sum(len(entry["people"]) for entry in people.values())
+    seconds = time.monotonic() - start
+    print(f"{count} people in {len(people)} pictures in {seconds:.1f} s; annotated pictures and {PREDICTIONS} are in {output}")
+    for name, reason in unreadable.items():
+        print(f"left out {name}: {reason}")
+    return PredictionSummary(len(people), count, unreadable, output)
+
+
+def _find_pictures(source: Path, output: Path) -> dict[str, Path]:
+    """Pictures by their path relative to `source`, in order; those that an earlier run left in `output` are no source."""
+    if source.is_file():
+        if source.suffix.lower() not in SUFFIXES:
+            raise KposeError(f"{source} is not a picture kpose reads ({', '.join(SUFFIXES)}); convert it")
+        return {source.name: source}
+    if not source.is_dir():
+        raise KposeError(f"there is no picture or folder {source}")
+    if source.resolve() == output.resolve():
+        raise KposeError(f"output {output} is the folder of the pictures, which would be overwritten; choose another")
+    found = {}
+    for folder, subfolders, files in os.walk(source):
+        subfolders[:] = sorted(name for name in subfolders if Path(folder, name).resolve() != output.resolve())
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES:
+                path = Path(folder, name)
+                found[path.relative_to(source).as_posix()] = path
+    if not found:
+        raise KposeError(f"folder {source} has no picture ({', '.join(SUFFIXES)})")
+    return found
+
+
+def _check_targets(pictures: Mapping[str, Path], output: Path) -> None:
+    """Nothing is written over a source, nor through a link out of the output folder."""
+    root, sources = output.resolve(), {path.resolve() for path in pictures.values()}
+    for name in pictures:
+        target = (output / name).parent.resolve() / Path(name).name
+        if not target.is_relative_to(root):
+            raise KposeError(
+                f"{output / name} would be written outside of {output}, through a link; remove the link or choose another output"
+            )
+        if target in sources:
+            raise KposeError(f"{output / name} is one of the pictures to read and would be overwritten; choose another output")
+
+
+def _batches(
+    pictures: Mapping[str, Path], boxes: Mapping[str, np.ndarray] | None, batch_size: int, unreadable: dict[str, str]
+) -> Iterator[list[tuple[str, np.ndarray, np.ndarray]]]:
+    """Pictures with their boxes, as many at a time as fill the network's batch or the memory set aside for them."""
+    waiting: list[tuple[str, np.ndarray, np.ndarray]] = []
+    people = pixels = 0
+    for name, path in pictures.items():
+        try:
+            image = read_image(path)
+        except KposeError as error:
+            unreadable[name] = str(error)
+            continue
+        listed = None if boxes is None else _boxes_of(name, boxes)
+        picture_boxes = check_boxes([] if boxes is not None and listed is None else listed, image.shape[:2], str(path))
+        waiting.append((name, image, picture_boxes))
+        people, pixels = people + len(picture_boxes), pixels + image.shape[0] * image.shape[1]
+        if people >= batch_size or pixels >= _WAITING_PIXELS:
+            yield waiting
+            waiting, people, pixels = [], 0, 0
+    if waiting:
+        yield waiting
+
+
+def _boxes_of(name: str, boxes: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    found = boxes.get(name)
+    return boxes.get(name.rsplit("/", 1)[-1]) if found is None else found
+
+
+def _to_json(pose: Pose) -> dict[str, Any]:
+    keypoints, box = pose.keypoints.astype(np.float64), pose.box.astype(np.float64)
+    return {"keypoints": np.round(keypoints, 3).tolist(), "score": round(pose.score, 6), "box": np.round(box, 3).tolist()}
+
+
+def _people(content: dict[str, Any], path: str | Path) -> list[dict[str, Any]]:
+    """The annotations of people, crowds left out."""
+    categories = [category for category in content.get("categories") or [] if isinstance(category, dict)]
+    persons = {category.get("id") for category in categories if category.get("name") == "person" or category.get("keypoints")}
+    if not all(isinstance(entry, dict) for entry in content["annotations"]):
+        raise KposeError(f"{path}: 'annotations' must hold objects with image_id and bbox")
+    return [entry for entry in content["annotations"] if not entry.get("iscrowd") and (not persons or entry.get("category_id") in persons)]
+
+
+def _names(images: list[Any], path: str | Path) -> dict[Any, str]:
+    for entry in images:
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int) or not isinstance(entry.get("file_name"), str):
+            raise KposeError(f"{path}: an entry of 'images' has no 'id' and 'file_name': {str(entry)[:80]}")
+    return {entry["id"]: entry["file_name"] for entry in images}
+
+
+def _coco_name(image_id: Any) -> str | None:
+    return f"{image_id:012d}.jpg" if isinstance(image_id, int) else None
+
+
+def _box_array(boxes: Any, label: str) -> np.ndarray:
+    try:
+        values = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError) as error:
+        raise KposeError(f"{label}: boxes must be lists of four numbers x, y, width, height") from error
+    if values.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise KposeError(f"{label}: expected [[x, y, width, height], ...], found {str(boxes)[:80]}")
+    return values
