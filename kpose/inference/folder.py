@@ -30,13 +30,13 @@ class PredictionSummary:
     Attributes:
         pictures: that were read.
         people: that were looked for in them.
-        unreadable: name of each picture that was left out -> why.
+        left_out: name of each picture that could not be read, or whose boxes are no boxes -> why.
         output: the folder with the annotated pictures and `predictions.json`.
     """
 
     pictures: int
     people: int
-    unreadable: dict[str, str]
+    left_out: dict[str, str]
     output: Path
 
 
@@ -90,7 +90,7 @@ def predict_folder(
     """Find poses in a picture or a folder of pictures (with its subfolders), draw them and write them down.
 
     Annotated pictures lie in `output` as the originals do in `source`; `predictions.json` there holds joint names, skeleton, and for each
-    picture its size and people. A picture that cannot be read is left out and reported.
+    picture its size and people. A picture that cannot be read, or with a box that is none, is left out and reported.
 
     Args:
         estimator: finds the poses.
@@ -101,7 +101,7 @@ def predict_folder(
         progress: show a bar.
 
     Raises:
-        KposeError: when there is no picture, none can be read, none has a box, a box is refused, or `output` cannot be written.
+        KposeError: when there is no picture, every one is left out, the boxes are for others, or `output` cannot be written.
     """
     source, output = Path(source), Path(output)
     pictures = _find_pictures(source, output)
@@ -112,28 +112,28 @@ def predict_folder(
         )
     start = time.monotonic()
     people: dict[str, Any] = {}
-    unreadable: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     with tqdm(total=len(pictures), desc="predicting", unit=" pictures", disable=not progress, leave=False) as bar:
-        for batch in _batches(pictures, boxes, estimator.batch_size, unreadable):
+        for batch in _batches(pictures, boxes, estimator.batch_size, left_out):
             poses = estimator([image for _, image, _ in batch], [picture_boxes for _, _, picture_boxes in batch])
             for (name, image, _), found in zip(batch, poses, strict=True):
                 write_image(output / name, draw_poses(image, [pose.keypoints for pose in found], estimator.skeleton, minimum_score))
                 people[name] = {"height": image.shape[0], "width": image.shape[1], "people": [_to_json(pose) for pose in found]}
-            bar.update(len(people) + len(unreadable) - bar.n)
+            bar.update(len(people) + len(left_out) - bar.n)
     if not people:
-        name, reason = next(iter(unreadable.items()))
+        name, reason = next(iter(left_out.items()))
         raise KposeError(
             reason if len(pictures) == 1 else f"none of {len(pictures)} pictures in {source} can be read, first {name}: {reason}"
         )
     skeleton = estimator.skeleton.to_dict()
-    content = {"joint_names": skeleton["joint_names"], "skeleton": skeleton, "images": people, "unreadable": sorted(unreadable)}
+    content = {"joint_names": skeleton["joint_names"], "skeleton": skeleton, "images": people, "left_out": sorted(left_out)}
     write_json(content, output / PREDICTIONS)
     count = sum(len(entry["people"]) for entry in people.values())
     seconds = time.monotonic() - start
     print(f"{count} people in {len(people)} pictures in {seconds:.1f} s; annotated pictures and {PREDICTIONS} are in {output}")
-    for name, reason in unreadable.items():
+    for name, reason in left_out.items():
         print(f"left out {name}: {reason}")
-    return PredictionSummary(len(people), count, unreadable, output)
+    return PredictionSummary(len(people), count, left_out, output)
 
 
 def _find_pictures(source: Path, output: Path) -> dict[str, Path]:
@@ -172,19 +172,19 @@ def _check_targets(pictures: Mapping[str, Path], output: Path) -> None:
 
 
 def _batches(
-    pictures: Mapping[str, Path], boxes: Mapping[str, np.ndarray] | None, batch_size: int, unreadable: dict[str, str]
+    pictures: Mapping[str, Path], boxes: Mapping[str, np.ndarray] | None, batch_size: int, left_out: dict[str, str]
 ) -> Iterator[list[tuple[str, np.ndarray, np.ndarray]]]:
     """Pictures with their boxes, as many at a time as fill the network's batch or the memory set aside for them."""
     waiting: list[tuple[str, np.ndarray, np.ndarray]] = []
     people = pixels = 0
     for name, path in pictures.items():
+        listed = None if boxes is None else _boxes_of(name, boxes)
         try:
             image = read_image(path)
+            picture_boxes = check_boxes([] if boxes is not None and listed is None else listed, image.shape[:2], str(path))
         except KposeError as error:
-            unreadable[name] = str(error)
+            left_out[name] = str(error)
             continue
-        listed = None if boxes is None else _boxes_of(name, boxes)
-        picture_boxes = check_boxes([] if boxes is not None and listed is None else listed, image.shape[:2], str(path))
         waiting.append((name, image, picture_boxes))
         people, pixels = people + len(picture_boxes), pixels + image.shape[0] * image.shape[1]
         if people >= batch_size or pixels >= _WAITING_PIXELS:

@@ -35,7 +35,7 @@ def test_same_named_pictures_of_different_folders_stay_apart(estimator, photos, 
     output = tmp_path / "out"
     summary = predict_folder(estimator, photos, output=output, progress=False)
     names = ["a.jpg", "monday/a.jpg", "monday/b.png", "tuesday/deep/A.JPG"]
-    assert (summary.pictures, summary.people, summary.unreadable) == (4, 4, {})
+    assert (summary.pictures, summary.people, summary.left_out) == (4, 4, {})
     written = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert written == {*names, "predictions.json"}
     content = predictions(output)
@@ -72,9 +72,16 @@ def test_an_unreadable_picture_is_reported_and_the_others_go_on(estimator, photo
     (photos / "monday" / "a.jpg").write_bytes(b"broken")
     summary = predict_folder(estimator, photos, output=tmp_path / "out", progress=False)
     assert summary.pictures == 3
-    assert list(summary.unreadable) == ["monday/a.jpg"]
-    assert predictions(tmp_path / "out")["unreadable"] == ["monday/a.jpg"]
+    assert list(summary.left_out) == ["monday/a.jpg"]
+    assert predictions(tmp_path / "out")["left_out"] == ["monday/a.jpg"]
     assert "left out monday/a.jpg" in capsys.readouterr().out
+
+
+def test_a_picture_with_an_impossible_box_is_reported_and_the_others_go_on(estimator, photos, tmp_path):
+    boxes = {"a.jpg": np.array([[1, 1, 20, 20]]), "b.png": np.array([[1, 1, 0, 20]])}
+    summary = predict_folder(estimator, photos, boxes, tmp_path / "out", progress=False)
+    assert (summary.pictures, summary.people) == (3, 2)
+    assert "has no area" in summary.left_out["monday/b.png"]
 
 
 def test_a_single_picture(estimator, photos, tmp_path):
