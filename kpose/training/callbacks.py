@@ -76,7 +76,7 @@ class TrainingLog(keras.callbacks.Callback):
             "seconds": round(self._seconds_before + time.monotonic() - self._start, 1),
             "learning_rate": float(self.model.optimizer.learning_rate),
         }
-        row |= {name: value for name, value in (logs or {}).items() if name in self.columns}
+        row |= {name: value for name, value in (logs or {}).items() if name in self.columns and math.isfinite(value)}
         self.rows.append(row)
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns)
@@ -125,7 +125,8 @@ class Checkpoints(keras.callbacks.Callback):
         improved = self.metric in logs and logs[self.metric] > self.best_score
         if improved:
             self.best_score = logs[self.metric]
-        score = {name: float(value) for name, value in logs.items() if name != "loss"}
+        # A metric without anybody of its kind (APL where nobody is large) is NaN, which JSON does not have.
+        score = {name: float(value) for name, value in logs.items() if name != "loss" and math.isfinite(value)}
         state = {
             "epoch": epoch + 1,
             "step": int(self.model.optimizer.iterations),

@@ -1,0 +1,192 @@
+"""Training by configuration: the same as plain `model.fit`, resumable, careful with what it finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import kpose.training.fit
+from kpose.checkpoint import ModelCard, load_model, read_card, save_model
+from kpose.config import Config, parse_config
+from kpose.data import training_data
+from kpose.data.synthetic import write_synthetic_people
+from kpose.errors import KposeError
+from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
+from kpose.training import make_loss, make_model, make_optimizer, read_training_log, train
+
+
+def tiny_network(name: str, num_keypoints: int, input_size: tuple[int, int], **options: Any) -> keras.Model:
+    """Stands for a real network, which takes half a minute to compile; with batch normalisation, for its state matters."""
+    inputs = keras.Input((*input_size, 3))
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", activation="relu")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    return keras.Model(inputs, keras.layers.Conv2D(num_keypoints, 1)(x), name=name)
+
+
+@pytest.fixture(autouse=True)
+def _tiny_network(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(kpose.training.fit, "build_model", tiny_network)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    for seed, split in enumerate(("train2017", "val2017")):
+        write_synthetic_people(folder, 6, seed=seed, split=split, image_size=(120, 120), processes=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def config(people: Path, tmp_path: Path) -> Config:
+    return parse_config(
+        {
+            "model": {"input_size": [64, 64]},
+            "data": {
+                "train": [{"annotations": f"{people}/annotations/person_keypoints_train2017.json", "images": f"{people}/train2017"}],
+                "validation": {"annotations": f"{people}/annotations/person_keypoints_val2017.json", "images": f"{people}/val2017"},
+            },
+            "training": {
+                "epochs": 3,
+                "batch_size": 4,
+                "steps_per_epoch": 2,
+                "learning_rate": 1e-2,
+                "warmup_steps": 2,
+                "drop_epochs": [2],
+                "validate_every": 2,
+            },
+            "output": str(tmp_path / "run"),
+        }
+    )
+
+
+def changed(config: Config, **training: Any) -> Config:
+    return config.model_copy(update={"training": config.training.model_copy(update=training)})
+
+
+def assert_equal_weights(model: keras.Model, other: keras.Model) -> None:
+    for mine, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_leaves_checkpoints_log_curve_and_settings(config: Config) -> None:
+    result = train(config)
+    names = {path.name for path in result.folder.iterdir()}
+    assert names == {"best.keras", "last.keras", "training.csv", "curve.png", "config.yaml", "tensorboard"}
+    rows = read_training_log(result.folder / "training.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert ["AP" in row for row in rows] == [False, True, True], "scored every second epoch and after the last"
+    assert rows[-1]["learning_rate"] == pytest.approx(1e-3), "dropped after two epochs"
+    assert result.metrics["AP"] == rows[-1]["AP"]
+    assert list((result.folder / "tensorboard").rglob("events*"))
+
+
+def test_the_checkpoint_explains_itself(config: Config) -> None:
+    result = train(config)
+    card = read_card(result.folder / "last.keras")
+    assert card.make_skeleton().num_joints == 17
+    assert card.training["epoch"] == 3
+    assert "person_keypoints_train2017.json" in card.data
+    assert_equal_weights(load_model(result.folder / "last.keras"), result.model)
+
+
+def test_gives_what_plain_fit_gives(config: Config) -> None:
+    result = train(config)
+    model = make_model(config)
+    data = training_data(config, model)
+    model.compile(make_optimizer(config, data.steps_per_epoch), make_loss(config), jit_compile=False)
+    model.fit(data.dataset, epochs=3, steps_per_epoch=data.steps_per_epoch, verbose=0, shuffle=False)
+    assert_equal_weights(model, result.model)
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(config)
+
+    def interrupt(self: Any, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    second = config.model_copy(update={"output": tmp_path / "second"})
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks.TensorBoard, "on_epoch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(second)
+    assert read_card(second.output / "last.keras").training["epoch"] == 2
+    resumed = train(second, resume=True)
+    assert_equal_weights(resumed.model, whole.model)
+    mine, theirs = (read_training_log(run / "training.csv") for run in (second.output, config.output))
+    assert [row["epoch"] for row in mine] == [1, 2, 3]
+    assert [row["loss"] for row in mine] == pytest.approx([row["loss"] for row in theirs])
+
+
+def test_a_finished_training_is_not_overwritten(config: Config) -> None:
+    train(changed(config, epochs=1))
+    with pytest.raises(KposeError, match="already holds a training; add --resume"):
+        train(changed(config, epochs=1))
+    with pytest.raises(KposeError, match="has finished its 1 epochs"):
+        train(changed(config, epochs=1), resume=True)
+
+
+def test_resume_needs_a_checkpoint(config: Config) -> None:
+    with pytest.raises(KposeError, match=r"there is no .*last\.keras to resume from"):
+        train(config, resume=True)
+
+
+def test_resume_with_other_data_is_refused(config: Config) -> None:
+    train(changed(config, epochs=1))
+    with pytest.raises(KposeError, match=r"stands at step 2, the configuration's epochs end at 1"):
+        train(changed(config, steps_per_epoch=1), resume=True)
+
+
+def test_a_checkpoint_of_another_skeleton_is_refused(config: Config, tmp_path: Path) -> None:
+    start = tmp_path / "start.keras"
+    other = config.model_copy(update={"skeleton": "mpii_16"})
+    save_model(tiny_network("tiny", 16, (64, 64)), start, ModelCard.from_config(other))
+    with pytest.raises(KposeError, match=r"skeleton 'mpii_16' \(16 joints\), the configuration asks for 'coco_17' \(17 joints\)"):
+        make_model(config.model_copy(update={"model": config.model.model_copy(update={"initial_weights": start})}))
+
+
+def test_initial_weights_are_taken(config: Config, tmp_path: Path) -> None:
+    start = tmp_path / "start.keras"
+    network = tiny_network("tiny", 17, (64, 64))
+    save_model(network, start, ModelCard.from_config(config))
+    model = make_model(config.model_copy(update={"model": config.model.model_copy(update={"initial_weights": start})}))
+    assert_equal_weights(model, network)
+
+
+def test_a_broken_picture_is_skipped_and_reported(config: Config, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for picture in (people / "train2017").iterdir():
+        (folder / picture.name).write_bytes(picture.read_bytes())
+    (folder / "000000000001.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    part = config.data.train[0].model_copy(update={"images": folder})
+    train(config.model_copy(update={"data": config.data.model_copy(update={"train": [part]})}))
+    assert "000000000001.jpg" in capsys.readouterr().err
+
+
+def test_an_empty_dataset_is_refused(config: Config, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.json"
+    content = json.loads(Path(config.data.train[0].annotations or "").read_text())
+    empty.write_text(json.dumps(content | {"annotations": []}))
+    part = config.data.train[0].model_copy(update={"annotations": empty})
+    with pytest.raises(KposeError, match=r"empty\.json"):
+        train(config.model_copy(update={"data": config.data.model_copy(update={"train": [part]})}))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mean_squared_error", HeatmapMeanSquaredError), ("heatmap_weighting", HeatmapWeightingLoss)])
+def test_losses_by_name(name: str, kind: type) -> None:
+    assert isinstance(make_loss(parse_config({"loss": {"name": name}})), kind)
+
+
+@pytest.mark.slow
+def test_the_lightweight_network_learns(config: Config) -> None:
+    learned = train(changed(config, epochs=12, steps_per_epoch=4, validate_every=0))
+    losses = [row["loss"] for row in read_training_log(learned.folder / "training.csv")]
+    assert losses[-1] < 0.8 * losses[0]
