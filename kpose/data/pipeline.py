@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -252,10 +251,10 @@ def training_dataset(
     else:
         blocks = _file_blocks(people, first_block, seed)
     planned = blocks.enumerate(first_block).map(plan).unbatch().skip(start % BLOCK)
-    _require_readable(planned, load, len(people), name_of)
+    loaded = planned.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    _require_readable(loaded, min(len(people), BLOCK), name_of(start))
     # Errors are dropped here and only here, sample by sample; the gap in the positions tells.
-    samples = planned.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
-    batches = samples.batch(batch_size, drop_remainder=True)
+    batches = loaded.ignore_errors().batch(batch_size, drop_remainder=True)
     batches = (skipped or SkippedSamples()).watch(batches, start, name_of)
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE).with_options(_options())
 
@@ -371,19 +370,19 @@ def _columns(instances: Instances) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.
         )
 
 
-def _require_readable(planned: tf.data.Dataset, load: Callable[[Columns], Any], people: int, name_of: Callable[[int], str]) -> None:
+def _require_readable(samples: tf.data.Dataset, tried: int, first: str) -> None:
     """Refuse a set of which the first samples cannot be read, not one of them: the stream would look for a good one for ever."""
-    tried = min(people, BLOCK)
-    probe = planned.take(tried).map(load)
-    try:
-        for _ in probe.ignore_errors().take(1):
+    iterator = iter(samples)
+    failures = []
+    for _ in range(tried):
+        try:
+            next(iterator)
             return
-        next(iter(probe))
-    except tf.errors.OpError as error:
-        first = next(iter(planned))["position"]
-        raise KposeError(
-            f"none of {tried} pictures of the training set can be read, first {name_of(int(first))}: {first_line(error)}; check them"
-        ) from error
+        except tf.errors.OpError as error:
+            failures.append(error)
+    raise KposeError(
+        f"none of {tried} pictures of the training set can be read, first {first}: {first_line(failures[0])}; check the files"
+    ) from failures[0]
 
 
 def _options() -> tf.data.Options:
