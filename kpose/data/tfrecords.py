@@ -75,7 +75,9 @@ class Records:
             order = tf.argsort(tf.random.stateless_uniform([len(self.shards)], seeds), stable=True)
             files = tf.data.Dataset.from_tensor_slices(tf.gather(shards, order))
             examples = files.interleave(tf.data.TFRecordDataset, cycle_length=_CYCLE, num_parallel_calls=_CYCLE, deterministic=True)
-            people = examples.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).flat_map(_people_of)
+            # The rest of a damaged shard is dropped here, within the pass, so that the gap in the positions tells how much it was.
+            parsed = examples.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
+            people = parsed.flat_map(_people_of)
             people = people.shuffle(shuffle_buffer, seed=seeds[0], reshuffle_each_iteration=False)
             return people.enumerate(number * self.people).map(lambda position, person: {"position": position, **person})
 
@@ -125,6 +127,19 @@ class Records:
             box_scores=joined["box_scores"],
             image_index=joined["image_index"],
         )
+
+    def check_begin(self, shard: str) -> None:
+        """Read the first picture's record of a shard.
+
+        Raises:
+            KposeError: when it is damaged.
+        """
+        try:
+            for _ in tf.data.TFRecordDataset(shard).take(1).map(self._parse):
+                return
+        except tf.errors.OpError as error:
+            raise KposeError(f"{shard} is damaged: {first_line(error)}; write the shards again or fetch it") from error
+        raise KposeError(f"{shard} is empty; write the shards again or fetch it")
 
     def _parse(self, example: tf.Tensor) -> Columns:
         def numbers(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
@@ -203,12 +218,12 @@ def write_tfrecords(
     Raises:
         KposeError: when there is nobody, no picture can be read, or a file cannot be written.
     """
+    if not len(instances):
+        raise KposeError("there is nobody to write; the dataset is empty")
     folder = Path(folder)
     by_image = np.argsort(instances.image_index, kind="stable")
     images, starts = np.unique(instances.image_index[by_image], return_index=True)
     people_of = dict(zip(images.tolist(), np.split(by_image, starts[1:]), strict=True))
-    if not people_of:
-        raise KposeError("there is nobody to write; the dataset is empty")
     if shards < 1:
         raise KposeError(f"cannot write {shards} shards; give 1 or more")
     if os.path.basename(prefix) != prefix or not prefix or glob.escape(prefix) != prefix:
@@ -352,7 +367,10 @@ def open_records(patterns: list[str], skeleton: Skeleton, verify: bool = False) 
         unknown = set(found) - set(shards)
         if unknown:
             raise KposeError(f"{min(unknown)} is not in its manifest; it is left from another run: remove it")
-    return Records(skeleton, tuple(shards), people, images)
+    records = Records(skeleton, tuple(shards), people, images)
+    for shard in shards:
+        records.check_begin(shard)
+    return records
 
 
 def _manifest_of(shard: Path) -> Path:
