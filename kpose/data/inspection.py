@@ -35,7 +35,8 @@ def inspection_sheet(config: Config, samples: int = 24, columns: int = 6) -> np.
     preparation = preparation_from_config(config)
     # A smaller batch shows the same stream.
     small = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": min(samples, 16)})})
-    cells, titles = [], []
+    cells: list[np.ndarray] = []
+    titles: list[str] = []
     for images, heatmaps, weights in training_data(small).dataset.as_numpy_iterator():
         decoded = preparation.codec.decode(heatmaps)
         decoded[..., 2] *= weights > 0

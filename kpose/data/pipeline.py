@@ -220,22 +220,9 @@ def training_dataset(
     """
     if not len(people):
         raise KposeError("the training set has no person; check 'data.train' and its filters")
-    codec, skeleton = preparation.codec, people.skeleton
+    codec = preparation.codec
     start = start_step * batch_size
     read, name_of = _reader(people, seed)
-
-    def plan(block: tf.Tensor, columns: Columns) -> Columns:
-        crops = augmentation.plan_crops(columns["box"], columns["keypoints"], codec.input_size, preparation.box_padding)
-        block_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), block)
-        crops = augmentation.augment_plan(crops, block_seed, augmentation_config, skeleton, codec.input_size)
-        matrix = preparation.matrix(crops)
-        planned = {
-            "position": columns["position"],
-            "source": columns["source"],
-            "matrix": matrix,
-            "keypoints": geometry.transform_points(crops["keypoints"], matrix),
-        }
-        return planned | {name: crops[name] for name in ("colour", "cutout") if name in crops}
 
     def load(person: Columns) -> Columns:
         image = load_crop(read(person["source"]), person["matrix"], preparation, person.get("colour"), person.get("cutout"))
@@ -245,18 +232,51 @@ def training_dataset(
         heatmaps, weights = codec.encode(batch["keypoints"])
         return batch["image"], heatmaps, weights
 
-    first_block = start // BLOCK
-    if isinstance(people, Records):
-        blocks = _record_blocks(people, first_block, seed, shuffle_buffer)
-    else:
-        blocks = _file_blocks(people, first_block, seed)
-    planned = blocks.enumerate(first_block).map(plan).unbatch().skip(start % BLOCK)
+    planned = planned_people(people, preparation, augmentation_config, seed=seed, start=start, shuffle_buffer=shuffle_buffer)
     loaded = planned.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     _require_readable(loaded, min(len(people), BLOCK), name_of(start))
     # Errors are dropped here and only here, sample by sample; the gap in the positions tells.
     batches = loaded.ignore_errors().batch(batch_size, drop_remainder=True)
     batches = (skipped or SkippedSamples()).watch(batches, start, name_of)
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def planned_people(
+    people: Instances | Records,
+    preparation: Preparation,
+    augmentation_config: AugmentationConfig,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    shuffle_buffer: int = 2048,
+) -> tf.data.Dataset:
+    """The training stream up to where pictures are read: who comes, and how each is cut out. Arguments as for `training_dataset`.
+
+    Returns:
+        Single people from position `start` on: position, source (file name or bytes of the picture), matrix `(2, 3)` from image to crop,
+        keypoints `(K, 3)` in the crop frame, and `colour` and `cutout` where they are on.
+    """
+    size, skeleton = preparation.codec.input_size, people.skeleton
+
+    def plan(block: tf.Tensor, columns: Columns) -> Columns:
+        crops = augmentation.plan_crops(columns["box"], columns["keypoints"], size, preparation.box_padding)
+        block_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), block)
+        crops = augmentation.augment_plan(crops, block_seed, augmentation_config, skeleton, size)
+        matrix = preparation.matrix(crops)
+        planned = {
+            "position": columns["position"],
+            "source": columns["source"],
+            "matrix": matrix,
+            "keypoints": geometry.transform_points(crops["keypoints"], matrix),
+        }
+        return planned | {name: crops[name] for name in ("colour", "cutout") if name in crops}
+
+    first_block = start // BLOCK
+    if isinstance(people, Records):
+        blocks = _record_blocks(people, first_block, seed, shuffle_buffer)
+    else:
+        blocks = _file_blocks(people, first_block, seed)
+    return blocks.enumerate(first_block).map(plan).unbatch().skip(start % BLOCK)
 
 
 def _reader(people: Instances | Records, seed: int) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[int], str]]:
