@@ -56,7 +56,7 @@ def make_model(config: Config) -> keras.Model:
     skeleton = get_skeleton(config.skeleton)
     model = build_model(config.model.name, skeleton.num_joints, config.model.input_size, **config.model.options)
     if config.model.trunk_weights:
-        print(load_trunk(model, config.model.trunk_weights))
+        print(load_trunk(model, config.model.trunk_weights, config.data.mean, config.data.std))
     if config.model.initial_weights:
         start = load_model(config.model.initial_weights)
         start.card.require_match(config, config.model.initial_weights)
@@ -121,6 +121,8 @@ def train(config: Config, resume: bool = False) -> TrainingResult:
     data = training_data(config, model, start_epoch)
     optimizer = make_optimizer(config, data.steps_per_epoch)
     model.compile(optimizer, make_loss(config), jit_compile=False)
+    # Built here and not inside of the first step, which TensorFlow would then trace twice.
+    optimizer.build(model.trainable_variables)
     if saved is not None:
         _restore(model, saved, last, start_epoch * data.steps_per_epoch)
     scorer = _make_scorer(config) if config.data.validation else None
@@ -184,7 +186,6 @@ def _restore(model: keras.Model, saved: keras.Model, source: Path, expected_step
             "the data, training.batch_size or training.steps_per_epoch changed; set them back"
         )
     model.set_weights(saved.get_weights())
-    model.optimizer.build(model.trainable_variables)
     for mine, theirs in zip(model.optimizer.variables, saved.optimizer.variables, strict=True):
         mine.assign(theirs)
 
