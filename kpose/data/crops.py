@@ -103,10 +103,10 @@ def decode_region(content: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor]) 
 
 
 def sample_crop(image: tf.Tensor, matrix: tf.Tensor, crop_size: geometry.Size) -> tf.Tensor:
-    """`geometry.warp_image` of one uint8 picture, to within 0.02 grey levels and about three times as fast.
+    """`geometry.warp_image` of one uint8 picture, to within 0.05 grey levels and two to four times as fast.
 
-    CropAndResize is asked for crops of one pixel: it then samples single points, takes uint8 as it is, and works out the place once for
-    all channels, where ImageProjectiveTransformV3 does so for each.
+    CropAndResize takes uint8 as it is and works out the place of a pixel once for all channels, where ImageProjectiveTransformV3 does so
+    for each. It cuts upright boxes: an upright crop is one of them, a turned one is asked for as boxes of a single pixel each.
 
     Args:
         image: `(H, W, 3)` uint8.
@@ -122,12 +122,22 @@ def sample_crop(image: tf.Tensor, matrix: tf.Tensor, crop_size: geometry.Size) -
     extent = tf.cast(tf.shape(padded)[:2] - 1, tf.float32)
     inverse = geometry.invert_affine(matrix) + tf.constant([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     x, y = inverse[0] / extent[1], inverse[1] / extent[0]
-    pixels = np.stack(np.broadcast_arrays(np.arange(width)[None, :], np.arange(height)[:, None], 1), axis=-1)
-    points = tf.matmul(tf.constant(pixels.reshape(-1, 3), tf.float32), tf.stack([y, x, y, x], axis=-1))
-    samples = tf.raw_ops.CropAndResize(
-        image=padded[None], boxes=points, box_ind=tf.zeros([height * width], tf.int32), crop_size=[1, 1], extrapolation_value=0.0
-    )
-    return tf.reshape(samples, [height, width, 3])
+
+    def upright() -> tf.Tensor:
+        corners = tf.constant([[0, 0, 1], [width - 1, height - 1, 1]], tf.float32)
+        box = tf.reshape(tf.matmul(corners, tf.stack([y, x], axis=-1)), [1, 4])
+        return tf.raw_ops.CropAndResize(image=padded[None], boxes=box, box_ind=[0], crop_size=crop_size, extrapolation_value=0.0)[0]
+
+    def turned() -> tf.Tensor:
+        pixels = np.stack(np.broadcast_arrays(np.arange(width)[None, :], np.arange(height)[:, None], 1), axis=-1)
+        points = tf.matmul(tf.constant(pixels.reshape(-1, 3), tf.float32), tf.stack([y, x, y, x], axis=-1))
+        samples = tf.raw_ops.CropAndResize(
+            image=padded[None], boxes=points, box_ind=tf.zeros([height * width], tf.int32), crop_size=[1, 1], extrapolation_value=0.0
+        )
+        return tf.reshape(samples, [height, width, 3])
+
+    crop = tf.cond((matrix[0, 1] == 0) & (matrix[1, 0] == 0), upright, turned)
+    return tf.ensure_shape(crop, [height, width, 3])
 
 
 def check_image(file: str) -> None:
