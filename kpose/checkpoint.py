@@ -8,7 +8,6 @@ model.card.skeleton["joint_names"]
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kpose.config import CodecConfig, Config
 from kpose.errors import KposeError
+from kpose.files import replacing
 from kpose.skeletons import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class ModelCard(BaseModel):
 def save_model(model: keras.Model, path: str | Path, card: ModelCard) -> None:
     """Write network, optimizer state (where compiled) and card as one `.keras` file.
 
-    The file appears under its name only when it is complete: an interrupt or a full disk leaves the former one as it was.
+    An interrupt or a full disk leaves the former file as it was.
 
     Raises:
         KposeError: when the name does not end in `.keras` or the file cannot be written.
@@ -127,21 +127,10 @@ def save_model(model: keras.Model, path: str | Path, card: ModelCard) -> None:
     path = Path(path)
     if path.suffix != ".keras":
         raise KposeError(f"cannot save to {path}: a checkpoint's name ends in .keras")
-    # Keras looks at the suffix, so the temporary name must keep it.
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.keras")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         keras.saving.save_model(model, partial)
         with zipfile.ZipFile(partial, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(CARD_NAME, card.model_dump_json(indent=2))
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        kept = "; the former file is untouched" if path.exists() else ""
-        raise KposeError(f"cannot write checkpoint {path}: {error.strerror or error}{kept}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -1,12 +1,14 @@
-"""JSON files, read with limits and written whole or not at all."""
+"""Files, written whole or not at all; JSON and tables of numbers, read with limits."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
-import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +18,44 @@ from kpose.errors import KposeError
 LARGEST_JSON_BYTES = 4 << 30
 
 
-def write_json(value: Any, path: str | Path, indent: int | None = None) -> Path:
-    """Write JSON to a temporary file in the same folder, then put it in place.
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, to write to; it takes the place of `path` when the block ends without an error.
+
+    However the block ends, with a full disk or an interrupt, `path` is either the former file or the whole new one. Missing folders are
+    made. The temporary name ends as `path` does, for the libraries that choose a format by it.
 
     Raises:
-        KposeError: when the folder or file cannot be written (the previous file is left as it was).
+        KposeError: when the file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb") as written:
+            # Without it a power failure may leave the new name without its content.
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        kept = "; the former file is untouched" if path.is_file() else ""
+        raise KposeError(f"cannot write {path}: {error.strerror or error}; is there room, and may you write there?{kept}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_json(value: Any, path: str | Path, indent: int | None = None) -> Path:
+    """Write JSON, whole or not at all; returns the path.
+
+    Raises:
+        KposeError: when the folder or file cannot be written, see `replacing`.
         ValueError: when `value` holds NaN or infinity, which JSON does not have.
     """
     path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            json.dump(value, handle, indent=indent, allow_nan=False)
-            handle.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise KposeError(f"cannot write {path}: {error.strerror}; is there room, and may you write there?") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as handle:
+        json.dump(value, handle, indent=indent, allow_nan=False)
+        handle.write("\n")
     return path
 
 
@@ -60,3 +77,18 @@ def read_json(path: str | Path) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise KposeError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_number_table(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a CSV file of numbers, by column; empty fields are left out.
+
+    Raises:
+        KposeError: when the file cannot be read or holds anything else.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as lines:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    except OSError as error:
+        raise KposeError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise KposeError(f"{path} is not a table of numbers: {error}") from error

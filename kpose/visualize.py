@@ -6,10 +6,8 @@ a body is blue, its right side orange (told apart by readers with any kind of co
 
 from __future__ import annotations
 
-import csv
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 
 from kpose.errors import KposeError
+from kpose.files import read_number_table, replacing
 from kpose.geometry import Alignment, heatmap_stride
 from kpose.skeletons import Skeleton
 
@@ -235,7 +234,7 @@ def draw_training_curve(history: str | Path | Sequence[Mapping[str, float]], pat
     from matplotlib.ticker import MaxNLocator
 
     source = str(history) if isinstance(history, (str, Path)) else "the history"
-    rows = _read_history(Path(history)) if isinstance(history, (str, Path)) else list(history)
+    rows = read_number_table(history) if isinstance(history, (str, Path)) else list(history)
     losses = [(row["epoch"], row["loss"]) for row in rows if "epoch" in row and "loss" in row]
     scores = [(row["epoch"], row[metric]) for row in rows if "epoch" in row and math.isfinite(row.get(metric, math.nan))]
     if not losses:
@@ -282,7 +281,7 @@ def draw_training_curve(history: str | Path | Sequence[Mapping[str, float]], pat
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".svg", ".pdf"):
         raise KposeError(f"cannot write a curve as {path.name!r}; use the suffix .png, .jpg, .svg or .pdf")
     figure.savefig(picture, format=path.suffix[1:].lower())
-    return _write_atomically(path, picture.getvalue())
+    return _write(path, picture.getvalue())
 
 
 def write_image(path: str | Path, image: np.ndarray) -> Path:
@@ -305,31 +304,13 @@ def write_image(path: str | Path, image: np.ndarray) -> Path:
     encoded, content = cv2.imencode(path.suffix.lower(), _checked_image(image)[..., ::-1], options)
     if not encoded:
         raise KposeError(f"cannot encode a picture of {image.shape[0]} x {image.shape[1]} pixels for {path}; write a smaller one or a PNG")
-    return _write_atomically(path, content.tobytes())
+    return _write(path, content.tobytes())
 
 
-def _write_atomically(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise KposeError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+def _write(path: Path, content: bytes) -> Path:
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     return path
-
-
-def _read_history(path: Path) -> list[dict[str, float]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
-    except OSError as error:
-        raise KposeError(f"cannot read the training history {path}: {error.strerror}") from error
-    except (ValueError, TypeError, csv.Error) as error:
-        raise KposeError(f"{path} is not a training history: every field must be a number ({error})") from error
 
 
 def _checked_image(image: np.ndarray) -> np.ndarray:

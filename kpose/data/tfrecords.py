@@ -24,7 +24,7 @@ from kpose.config import DatasetConfig
 from kpose.data.crops import check_image, first_line
 from kpose.data.instances import Instances
 from kpose.errors import KposeError
-from kpose.files import read_json, write_json
+from kpose.files import read_json, replacing, write_json
 from kpose.skeletons import Skeleton
 
 FORMAT = "kpose people 1"
@@ -254,24 +254,20 @@ def write_tfrecords(
 
 
 def _write_shard(instances: Instances, images: list[tuple[int, np.ndarray]], path: Path, broken: list[str], bar: tqdm) -> dict[str, Any]:
-    temporary = path.with_name(f".{path.name}.partial")
     pictures = people = 0
     try:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for (image, chosen), content in zip(images, _read_pictures([instances.image_files[i] for i, _ in images]), strict=True):
-                bar.update()
-                if content is None:
-                    broken.append(instances.image_files[image])
-                    continue
-                writer.write(_example(instances, image, chosen, content).SerializeToString())
-                pictures, people = pictures + 1, people + len(chosen)
-        size, digest = temporary.stat().st_size, _sha256(temporary)
-        os.replace(temporary, path)
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-        raise KposeError(f"cannot write {path}: {reason}; is there room, and may you write there?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as partial:
+            with tf.io.TFRecordWriter(str(partial)) as writer:
+                for (image, chosen), content in zip(images, _read_pictures([instances.image_files[i] for i, _ in images]), strict=True):
+                    bar.update()
+                    if content is None:
+                        broken.append(instances.image_files[image])
+                        continue
+                    writer.write(_example(instances, image, chosen, content).SerializeToString())
+                    pictures, people = pictures + 1, people + len(chosen)
+            size, digest = partial.stat().st_size, _sha256(partial)
+    except tf.errors.OpError as error:
+        raise KposeError(f"cannot write {path}: {error.message}; is there room, and may you write there?") from error
     return {"file": path.name, "images": pictures, "people": people, "bytes": size, "sha256": digest}
 
 

@@ -1,6 +1,5 @@
 """Training: fit a network as a configuration says."""
 
-from kpose.training.callbacks import read_training_log
 from kpose.training.fit import TrainingResult, make_callbacks, make_loss, make_model, make_optimizer, train
 from kpose.training.schedules import WarmupStepDecay
 
@@ -11,6 +10,5 @@ __all__ = [
     "make_loss",
     "make_model",
     "make_optimizer",
-    "read_training_log",
     "train",
 ]

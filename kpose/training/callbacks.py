@@ -6,9 +6,7 @@ Their order matters: the score comes first, for the log and the checkpoints read
 from __future__ import annotations
 
 import csv
-import io
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +17,7 @@ import keras
 from tqdm import tqdm
 
 from kpose.checkpoint import ModelCard, save_model
-from kpose.errors import KposeError
+from kpose.files import read_number_table, replacing
 
 Scorer = Callable[[keras.Model], dict[str, float]]
 
@@ -60,7 +58,7 @@ class TrainingLog(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.columns = ["epoch", "step", "seconds", "learning_rate", "loss", *metrics]
-        self.rows = [row for row in read_training_log(path) if row["epoch"] <= start_epoch] if start_epoch else []
+        self.rows = [row for row in read_number_table(path) if row["epoch"] <= start_epoch] if start_epoch else []
         self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
         self._start = 0.0
 
@@ -78,28 +76,10 @@ class TrainingLog(keras.callbacks.Callback):
         }
         row |= {name: value for name, value in (logs or {}).items() if name in self.columns and math.isfinite(value)}
         self.rows.append(row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(partial, self.path)
-
-
-def read_training_log(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a `TrainingLog` file: numbers by column, columns without a value left out.
-
-    Raises:
-        KposeError: when the file cannot be read or is no training log.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    except OSError as error:
-        raise KposeError(f"cannot read training log {path}: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise KposeError(f"{path} is not a training log: {error}") from error
+        with replacing(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 class Checkpoints(keras.callbacks.Callback):

@@ -16,8 +16,9 @@ from kpose.config import Config, parse_config
 from kpose.data import training_data
 from kpose.data.synthetic import write_synthetic_people
 from kpose.errors import KposeError
+from kpose.files import read_number_table
 from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
-from kpose.training import make_loss, make_model, make_optimizer, read_training_log, train
+from kpose.training import make_loss, make_model, make_optimizer, train
 
 
 def tiny_network(name: str, num_keypoints: int, input_size: tuple[int, int], **options: Any) -> keras.Model:
@@ -78,7 +79,7 @@ def test_leaves_checkpoints_log_curve_and_settings(config: Config) -> None:
     result = train(config)
     names = {path.name for path in result.folder.iterdir()}
     assert names == {"best.keras", "last.keras", "training.csv", "curve.png", "config.yaml", "tensorboard"}
-    rows = read_training_log(result.folder / "training.csv")
+    rows = read_number_table(result.folder / "training.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert ["AP" in row for row in rows] == [False, True, True], "scored every second epoch and after the last"
@@ -120,7 +121,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(config: Config, tmp_pat
     assert read_card(second.output / "last.keras").training["epoch"] == 2
     resumed = train(second, resume=True)
     assert_equal_weights(resumed.model, whole.model)
-    mine, theirs = (read_training_log(run / "training.csv") for run in (second.output, config.output))
+    mine, theirs = (read_number_table(run / "training.csv") for run in (second.output, config.output))
     assert [row["epoch"] for row in mine] == [1, 2, 3]
     assert [row["loss"] for row in mine] == pytest.approx([row["loss"] for row in theirs])
 
@@ -188,5 +189,5 @@ def test_losses_by_name(name: str, kind: type) -> None:
 @pytest.mark.slow
 def test_the_lightweight_network_learns(config: Config) -> None:
     learned = train(changed(config, epochs=12, steps_per_epoch=4, validate_every=0))
-    losses = [row["loss"] for row in read_training_log(learned.folder / "training.csv")]
+    losses = [row["loss"] for row in read_number_table(learned.folder / "training.csv")]
     assert losses[-1] < 0.8 * losses[0]

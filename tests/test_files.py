@@ -1,0 +1,116 @@
+"""Files are written whole or not at all, and read with limits."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+import kpose.files
+from kpose.errors import KposeError
+from kpose.files import read_json, read_number_table, replacing, write_json
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> Path:
+    path = tmp_path / "score.json"
+    path.write_text("former")
+    return path
+
+
+def test_a_file_takes_its_name_when_it_is_whole(former: Path) -> None:
+    with replacing(former) as partial:
+        partial.write_text("new")
+        assert former.read_text() == "former"
+        assert partial.suffix == former.suffix
+    assert former.read_text() == "new"
+    assert list(former.parent.iterdir()) == [former]
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a" / "b" / "new.txt") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "a" / "b" / "new.txt").read_text() == "new"
+
+
+def replace(path: Path, failure: BaseException | None = None) -> None:
+    with replacing(path) as partial:
+        partial.write_text("new")
+        if failure:
+            raise failure
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), ValueError("of the caller")])
+def test_an_interrupt_or_an_error_of_the_caller_passes_and_the_former_file_stays(former: Path, failure: BaseException) -> None:
+    with pytest.raises(type(failure)) as passed:
+        replace(former, failure)
+    assert passed.value is failure
+    assert former.read_text() == "former"
+    assert list(former.parent.iterdir()) == [former]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_a_full_disk_is_one_line_and_the_former_file_stays(former: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(*_: object) -> None:
+        raise full
+
+    if step != "write":
+        monkeypatch.setattr(kpose.files.os, step, fail)
+    with pytest.raises(KposeError, match=r"cannot write .*score\.json: No space left on device; .*the former file is untouched$"):
+        replace(former, full if step == "write" else None)
+    assert former.read_text() == "former"
+    assert list(former.parent.iterdir()) == [former]
+
+
+def test_a_folder_that_is_a_file_is_named(former: Path) -> None:
+    with pytest.raises(KposeError, match=r"cannot write .*new\.json: .*; is there room, and may you write there\?$"):
+        write_json({}, former / "new.json")
+
+
+def test_json_comes_back_plain_and_compressed(tmp_path: Path) -> None:
+    value = {"joints": ["nose", "Knöchel"], "score": 0.5}
+    path = write_json(value, tmp_path / "value.json")
+    assert read_json(path) == value
+    (tmp_path / "value.json.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert read_json(tmp_path / "value.json.gz") == value
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b"{", "is not valid JSON"),
+        ("a.json", b"[" * 100_000, "is not valid JSON"),
+        ("a.json", b"\xff\xfe\xff", "is not valid JSON"),
+        ("a.json.gz", b"no gzip", "cannot read"),
+        ("a.json.gz", gzip.compress(b"[1, 2, 3]")[:-9], "cannot read"),
+    ],
+)
+def test_what_is_no_json_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(KposeError, match=message) as refusal:
+        read_json(tmp_path / name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_compressed_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kpose.files, "LARGEST_JSON_BYTES", 1 << 20)
+    (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * (2 << 20)))
+    with pytest.raises(KposeError, match=r"bomb\.json\.gz holds more than"):
+        read_json(tmp_path / "bomb.json.gz")
+
+
+def test_a_table_leaves_out_empty_fields(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("epoch,loss,AP\n1,0.5,\n2,0.25,0.125\n")
+    assert read_number_table(tmp_path / "log.csv") == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "AP": 0.125}]
+
+
+@pytest.mark.parametrize("content", ["epoch\nfirst\n", "epoch\n1,2,3\n"])
+def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "log.csv").write_text(content)
+    with pytest.raises(KposeError, match=r"log\.csv is not a table of numbers"):
+        read_number_table(tmp_path / "log.csv")
