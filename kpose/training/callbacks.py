@@ -17,6 +17,7 @@ import keras
 from tqdm import tqdm
 
 from kpose.checkpoint import ModelCard, save_model
+from kpose.errors import KposeError
 from kpose.files import read_number_table, replacing
 
 Scorer = Callable[[keras.Model], dict[str, float]]
@@ -85,6 +86,8 @@ class TrainingLog(keras.callbacks.Callback):
 class Checkpoints(keras.callbacks.Callback):
     """Writes `last.keras` after every epoch and `best.keras` when the watched metric is at its highest.
 
+    A loss that is no number ends the training: weights that are lost must not take the place of the last good ones.
+
     Args:
         folder: where to.
         card: of the network; score and the state of the training are filled in.
@@ -98,6 +101,20 @@ class Checkpoints(keras.callbacks.Callback):
         self.card = card
         self.metric = metric
         self.best_score = best_score
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remembers the epoch's number."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raises `KposeError` when the loss is NaN or infinite."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise KposeError(
+                f"the loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}; lower training.learning_rate or raise "
+                f"training.warmup_steps (checkpoints in {self.folder} are of the epochs before)"
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the files."""
