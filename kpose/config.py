@@ -7,7 +7,6 @@ Every setting has one place below; its comment is its documentation. Paths in a 
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 import types
 import typing
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from kpose.errors import KposeError
+from kpose.errors import KposeError, nearest
 from kpose.yaml_files import format_yaml, parse_yaml, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -243,13 +242,11 @@ def _describe(error: pydantic.ValidationError, source: str, sources: dict[str, s
     more = f" (and {others} more)" if others else ""
     if problem["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        if near:
-            hint = f"did you mean {'.'.join([*location[:-1], near[0]])!r}?"
-        else:
-            elsewhere = difflib.get_close_matches(location[-1], [full.rsplit(".", 1)[-1] for full in _all_keys()], n=1)
-            full = next((full for full in _all_keys() if elsewhere and full.rsplit(".", 1)[-1] == elsewhere[0]), None)
-            hint = f"did you mean {full!r}?" if full else f"valid here: {', '.join(known)}"
+        near = nearest(location[-1], known)
+        # A key may be spelt well but stand in the wrong section.
+        elsewhere = {full.rsplit(".", 1)[-1]: full for full in reversed(_all_keys())}
+        suggestion = ".".join([*location[:-1], near]) if near else elsewhere.get(nearest(location[-1], elsewhere) or "")
+        hint = f"did you mean {suggestion!r}?" if suggestion else f"valid here: {', '.join(known)}"
         return f"{origin}: unknown key {key!r}; {hint}{more}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":

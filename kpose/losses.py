@@ -6,14 +6,13 @@ weight 0 adds neither loss nor gradient.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from kpose.errors import KposeError
+from kpose.errors import KposeError, did_you_mean
 
 WEIGHTINGS: dict[str, Callable[[Any], Any]] = {
     "none": ops.zeros_like,
@@ -48,9 +47,9 @@ class HeatmapWeightingLoss(keras.losses.Loss):
     def __init__(self, weighting: str = "x", name: str = "heatmap_weighting_loss", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         if weighting not in WEIGHTINGS:
-            near = difflib.get_close_matches(str(weighting), WEIGHTINGS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise KposeError(f"heatmap weighting {weighting!r} is unknown{hint}; there are: {', '.join(WEIGHTINGS)}")
+            raise KposeError(
+                f"heatmap weighting {weighting!r} is unknown{did_you_mean(weighting, WEIGHTINGS)}; there are: {', '.join(WEIGHTINGS)}"
+            )
         self.weighting = weighting
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

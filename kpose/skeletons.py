@@ -5,7 +5,6 @@ Losses, flips, metrics, drawing and the mapping between datasets ask a `Skeleton
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kpose.errors import KposeError
+from kpose.errors import KposeError, did_you_mean
 from kpose.yaml_files import read_yaml
 
 
@@ -73,8 +72,7 @@ class Skeleton:
 
     def _check_joint(self, joint: str, where: str) -> None:
         if joint not in self.joint_names:
-            near = difflib.get_close_matches(joint, self.joint_names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(self.joint_names)}"
+            hint = did_you_mean(joint, self.joint_names, otherwise=f"it has {', '.join(self.joint_names)}")
             raise KposeError(f"skeleton {self.name!r} has no joint {joint!r} (named in {where!r}){hint}")
 
     @property
@@ -134,10 +132,8 @@ class Skeleton:
             raise KposeError(f"{source}: expected a mapping with {', '.join(known)}, found {type(values).__name__}")
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                raise KposeError(
-                    f"{source}: unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
-                )
+                hint = did_you_mean(key, known, otherwise=f"known: {', '.join(known)}")
+                raise KposeError(f"{source}: unknown key {key!r}{hint}")
         for key in ("name", "joint_names"):
             if values.get(key) is None:
                 raise KposeError(f"{source}: {key!r} is missing")
@@ -311,6 +307,5 @@ def get_skeleton(name_or_path: str | Path) -> Skeleton:
         return SKELETONS[text]
     if text.endswith((".yaml", ".yml")):
         return Skeleton.from_yaml(text)
-    near = difflib.get_close_matches(text, SKELETONS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(SKELETONS)}"
-    raise KposeError(f"unknown skeleton {text!r}; {hint} (your own: the path of a .yaml file)")
+    hint = did_you_mean(text, SKELETONS, otherwise=f"built in: {', '.join(SKELETONS)}")
+    raise KposeError(f"unknown skeleton {text!r}{hint} (your own: the path of a .yaml file)")

@@ -8,8 +8,7 @@ from typing import Any
 
 import keras
 
-from kpose.errors import KposeError
-from kpose.models.checks import did_you_mean
+from kpose.errors import KposeError, did_you_mean
 from kpose.models.counting import Counts, count
 from kpose.models.lite import lite_mobilenet_v3
 

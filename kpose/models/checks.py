@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from kpose.errors import KposeError
+from kpose.errors import KposeError, did_you_mean
 
 
 def check_input_size(network: str, input_size: Any, multiple: int) -> tuple[int, int]:
@@ -43,9 +42,3 @@ def check_choice(network: str, argument: str, value: Any, choices: Iterable[str]
     choices = list(choices)
     if value not in choices:
         raise KposeError(f"{network}: {argument} is {value!r}, but must be one of {', '.join(choices)}{did_you_mean(value, choices)}")
-
-
-def did_you_mean(value: Any, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the choice nearest to `value`, or nothing where none is near."""
-    near = difflib.get_close_matches(str(value), list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
