@@ -19,6 +19,8 @@ from kpose.inference.predictor import Pose, PoseEstimator, check_boxes
 from kpose.visualize import draw_poses, write_image
 
 PREDICTIONS = "predictions.json"
+# The category `person` in the results of COCO detectors, which carry no list of categories.
+_COCO_PERSON = 1
 # Decoded pictures that wait for a batch to fill, in pixels.
 _WAITING_PIXELS = 50_000_000
 
@@ -44,7 +46,8 @@ def read_boxes(path: str | Path, minimum_score: float = 0.5) -> dict[str, np.nda
     """Person boxes by picture.
 
     Three forms are understood: `{file name: [[x, y, width, height], ...]}`; COCO annotations (`images`, `annotations` with `bbox`;
-    crowds are left out); a list of COCO detections, whose pictures are named by `file_name` or by COCO's twelve digits of `image_id`.
+    crowds are left out); a list of COCO detections, whose pictures are named by `file_name` or by COCO's twelve digits of `image_id` (other
+    categories than COCO's person, 1, are left out).
 
     Args:
         path: the JSON file (`.gz` too).
@@ -72,9 +75,14 @@ def read_boxes(path: str | Path, minimum_score: float = 0.5) -> dict[str, np.nda
         score = entry.get("score", 1.0)
         if isinstance(score, (int, float)) and score < minimum_score:
             continue
-        name = entry.get("file_name") or names.get(entry.get("image_id")) or _coco_name(entry.get("image_id"))
+        if not names and entry.get("category_id", _COCO_PERSON) != _COCO_PERSON:
+            continue
+        image_id = entry.get("image_id")
+        # Anything may stand there, also what no dictionary can look up.
+        listed = names.get(image_id) if isinstance(image_id, int) else None
+        name = entry.get("file_name") or listed or _coco_name(image_id)
         if not isinstance(name, str):
-            raise KposeError(f"{path}: entry {position} has image_id {entry.get('image_id')!r}, which names no picture")
+            raise KposeError(f"{path}: entry {position} has image_id {str(image_id)[:80]!r}, which names no picture")
         found.setdefault(name, []).append(entry["bbox"])
     return {name: _box_array(boxes, f"{path}: {name!r}") for name, boxes in found.items()}
 
@@ -206,8 +214,10 @@ def _to_json(pose: Pose) -> dict[str, Any]:
 
 def _people(content: dict[str, Any], path: str | Path) -> list[dict[str, Any]]:
     """The annotations of people, crowds left out."""
-    categories = [category for category in content.get("categories") or [] if isinstance(category, dict)]
-    persons = {category.get("id") for category in categories if category.get("name") == "person" or category.get("keypoints")}
+    listed = content.get("categories")
+    categories = [category for category in listed if isinstance(category, dict)] if isinstance(listed, list) else []
+    # A list, not a set: a hostile file may have numbers there that are none.
+    persons = [category.get("id") for category in categories if category.get("name") == "person" or category.get("keypoints")]
     if not all(isinstance(entry, dict) for entry in content["annotations"]):
         raise KposeError(f"{path}: 'annotations' must hold objects with image_id and bbox")
     return [entry for entry in content["annotations"] if not entry.get("iscrowd") and (not persons or entry.get("category_id") in persons)]

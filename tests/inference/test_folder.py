@@ -173,7 +173,8 @@ def test_boxes_as_coco_annotations_without_crowds_and_other_categories(tmp_path)
 
 def test_boxes_as_coco_detections_above_the_minimum_score(tmp_path):
     detections = [{"image_id": 785, "category_id": 1, "bbox": [1, 2, 3, 4], "score": score} for score in (0.9, 0.5, 0.1)]
-    path = write_boxes(tmp_path / "detections.json", detections)
+    dog = {"image_id": 785, "category_id": 18, "bbox": [1, 2, 3, 4], "score": 0.99}
+    path = write_boxes(tmp_path / "detections.json", [dog, *detections])
     assert len(read_boxes(path)["000000000785.jpg"]) == 2
     assert len(read_boxes(path, minimum_score=0.0)["000000000785.jpg"]) == 3
 
@@ -184,6 +185,8 @@ def test_boxes_as_coco_detections_above_the_minimum_score(tmp_path):
         (3, "found int"),
         ([{"image_id": 1}], "entry 0 has no 'bbox'"),
         ([{"image_id": "x", "bbox": [1, 2, 3, 4]}], "image_id 'x', which names no picture"),
+        ([{"image_id": [7], "bbox": [1, 2, 3, 4]}], r"image_id '\[7\]', which names no picture"),
+        ({"images": [], "categories": [{"id": [1], "name": "person"}], "annotations": [{"category_id": [1]}]}, "entry 0 has no 'bbox'"),
         ({"a.jpg": [1, 2, 3, 4]}, r"'a\.jpg': expected \[\[x, y, width, height\]"),
         ({"a.jpg": [[1, 2, "wide", 4]]}, "four numbers"),
         ({"a.jpg": [[1, 2, 3, 4], [1]]}, "four numbers"),
