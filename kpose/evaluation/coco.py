@@ -136,7 +136,10 @@ def _load_annotations(annotations: dict[str, Any] | str | Path, skeleton: Skelet
         label = f"{source}: annotation {person.get('id', f'number {position}')}"
         if not isinstance(person.get("image_id"), int) or person["image_id"] not in images:
             raise KposeError(f"{label} belongs to image {person.get('image_id')!r}, which is not listed")
-        keypoints = _numbers(person.get("keypoints"), 3 * skeleton.num_joints, f"{label}: 'keypoints'", skeleton)
+        # People of whom only the box is annotated have no keypoints, and are ignored as those with zeros are.
+        given = person.get("keypoints") or [0] * (3 * skeleton.num_joints)
+        keypoints = _numbers(given, 3 * skeleton.num_joints, f"{label}: 'keypoints'", skeleton)
+        annotated = person.get("num_keypoints", sum(flag > 0 for flag in keypoints[2::3]))
         box = _numbers(person.get("bbox"), 4, f"{label}: 'bbox'")
         area = _numbers([person.get("area", _AREA_OF_BOX * box[2] * box[3])], 1, f"{label}: 'area'")[0]
         people.append(
@@ -146,7 +149,7 @@ def _load_annotations(annotations: dict[str, Any] | str | Path, skeleton: Skelet
                 "image_id": person["image_id"],
                 "category_id": category,
                 "keypoints": keypoints,
-                "num_keypoints": int(person.get("num_keypoints", sum(flag > 0 for flag in keypoints[2::3]))),
+                "num_keypoints": int(_numbers([annotated], 1, f"{label}: 'num_keypoints'")[0]),
                 "bbox": box,
                 "area": area,
                 "iscrowd": int(bool(person.get("iscrowd", 0))),

@@ -173,6 +173,8 @@ def test_results_that_do_not_fit_are_refused_in_one_line(changes, message):
         (small_truth(joints=14), "annotation 7: 'keypoints': expected 51 numbers .*found 42, 14 joints"),
         (small_truth(image_id=8), "annotation 7 belongs to image 8, which is not listed"),
         (small_truth(bbox=[0, 0, float("nan"), 1]), "'bbox' holds NaN"),
+        (small_truth(num_keypoints="many"), "annotation 7: 'num_keypoints': expected a number"),
+        (small_truth(num_keypoints=0, keypoints=None), "no person with keypoints in the 2 images"),
         (small_truth() | {"categories": []}, "no list 'categories'"),
         (small_truth() | {"categories": [{"id": 1, "keypoints": ["nose"]}, {"id": 2, "keypoints": ["nose"]}]}, "2 categories"),
     ],
