@@ -24,6 +24,8 @@ from kpose.data.synthetic.scene import compose_scene
 from kpose.errors import KposeError
 from kpose.skeletons import COCO_17
 
+LEVELS = (["left_eye", "right_eye"], ["left_shoulder", "right_shoulder"], ["left_hip", "right_hip"], ["left_ankle", "right_ankle"])
+
 STANDING = Pose(ArmAngles(0, 20, 0, 5), ArmAngles(0, 20, 0, 5), LegAngles(0, 5, 0, 0), LegAngles(0, 5, 0, 0))
 
 
@@ -230,10 +232,10 @@ def test_the_folder_of_another_dataset_is_left_alone(tmp_path):
 def test_an_interrupt_leaves_no_annotation_file_and_no_half_picture(tmp_path, monkeypatch):
     drawn = itertools.count()
 
-    def interrupted(rng, height, width):
+    def interrupted(*arguments, **options):
         if next(drawn) == 2:
             raise KeyboardInterrupt
-        return compose_scene(rng, height, width)
+        return compose_scene(*arguments, **options)
 
     write_synthetic_people(tmp_path, 2, image_size=(64, 64), progress=False)
     monkeypatch.setattr(dataset, "compose_scene", interrupted)
@@ -272,3 +274,16 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     with pytest.raises(KposeError, match=r"cannot write synthetic people to .*file"):
         write_synthetic_people(file, 1, progress=False)
     assert file.read_text() == "something"
+
+
+def test_simple_scenes_show_one_upright_person_facing_the_camera() -> None:
+    facing = 0
+    for seed in range(12):
+        (person,) = compose_scene(np.random.default_rng(seed), 200, 200, simple=True).people
+        x, y = person.keypoints[:, 0], person.keypoints[:, 1]
+        annotated = person.keypoints[:, 2] > 0
+        rows = ([joint for joint in COCO_17.indices(level) if annotated[joint]] for level in LEVELS)
+        heights = [y[row].mean() for row in rows if row]
+        assert heights == sorted(heights), "the head is above the shoulders, these above the hips, and so on"
+        facing += x[COCO_17.index("left_shoulder")] > x[COCO_17.index("right_shoulder")]
+    assert facing >= 11

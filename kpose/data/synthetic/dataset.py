@@ -47,13 +47,14 @@ def write_synthetic_people(
     split: str = "train2017",
     seed: int = 0,
     image_size: Span | tuple[Span, Span] = ((256, 384), (256, 384)),
+    simple: bool = False,
     processes: int | None = None,
     progress: bool = True,
 ) -> SyntheticDataset:
     """Write pictures of articulated figures: `folder/{split}/` and, in `folder/annotations/`, `person_keypoints_{split}.json`.
 
-    Picture `i` depends on `seed`, `i` and `image_size` alone. The annotation file comes last, so its presence says that the set is whole.
-    A whole set with the same arguments is left as it is; one with other arguments is replaced.
+    Picture `i` depends on `seed`, `i`, `image_size` and `simple` alone. The annotation file comes last, so its presence says that the set
+    is whole. A whole set with the same arguments is left as it is; one with other arguments is replaced.
 
     Args:
         folder: made if absent. The folder of another dataset is refused.
@@ -61,6 +62,8 @@ def write_synthetic_people(
         split: the name of the image folder and the end of the annotation file's name.
         seed: use another one for every split.
         image_size: `(height, width)`, or a range of each: `((min_height, max_height), (min_width, max_width))`; in pixels.
+        simple: one person a picture, who stands or walks, facing the camera, with nothing in front: what a small network learns in
+            minutes. Otherwise up to three in any pose, seen from anywhere, hidden by one another and by things.
         processes: how many draw at once; one per processor if None. More than one need the caller's script to be importable, as always
             with `multiprocessing`: its work stands under `if __name__ == "__main__"`.
         progress: whether to show a progress bar and a summary.
@@ -75,7 +78,7 @@ def write_synthetic_people(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", split) or split == "annotations":
         raise KposeError(f"synthetic people: 'split' must be a plain name such as 'train2017', found {split!r}")
     folder = Path(folder)
-    manifest = {"version": _VERSION, "num_images": int(num_images), "seed": int(seed), "image_size": ranges}
+    manifest = {"version": _VERSION, "num_images": int(num_images), "seed": int(seed), "image_size": ranges, "simple": bool(simple)}
     manifest_file = folder / f"synthetic_{split}.json"
     annotation_file = folder / "annotations" / f"person_keypoints_{split}.json"
     image_folder = folder / split
@@ -92,7 +95,7 @@ def write_synthetic_people(
             for left_over in image_folder.iterdir():
                 if re.fullmatch(r"\d{12}\.jpg(\.partial)?", left_over.name):
                     left_over.unlink()
-            annotations = _draw_all(image_folder, seed, ranges, num_images, processes, progress)
+            annotations = _draw_all(image_folder, seed, ranges, simple, num_images, processes, progress)
             _write_atomically(annotation_file, json.dumps(annotations, separators=(",", ":")).encode())
         else:
             annotations = _read_json(annotation_file) or {}
@@ -153,6 +156,7 @@ class _Chunk:
     image_folder: Path
     seed: int
     ranges: tuple[Span, Span]
+    simple: bool
     image_ids: range
 
 
@@ -165,7 +169,7 @@ def _draw_chunk(chunk: _Chunk) -> list[tuple[dict[str, Any], list[dict[str, Any]
 def _draw_image(chunk: _Chunk, image_id: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rng = np.random.default_rng((chunk.seed, image_id))
     height, width = (int(rng.integers(low, high + 1)) for low, high in chunk.ranges)
-    scene = compose_scene(rng, height, width)
+    scene = compose_scene(rng, height, width, simple=chunk.simple)
     written, jpeg = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 96))])
     if not written:
         raise KposeError(f"synthetic image {image_id} could not be encoded as JPEG; the installed OpenCV lacks JPEG support")
@@ -202,14 +206,15 @@ def _drawn(chunks: list[_Chunk], processes: int) -> Iterator[list[tuple[dict[str
 
 
 def _draw_all(
-    image_folder: Path, seed: int, ranges: tuple[Span, Span], num_images: int, processes: int | None, progress: bool
+    image_folder: Path, seed: int, ranges: tuple[Span, Span], simple: bool, num_images: int, processes: int | None, progress: bool
 ) -> dict[str, Any]:
     """Draw every picture and gather the content of the annotation file, in the order of the pictures."""
     if processes is None:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = max(1, min(processors, num_images // _IMAGES_WORTH_A_PROCESS))
     chunks = [
-        _Chunk(image_folder, seed, ranges, range(first, min(first + _CHUNK, num_images + 1))) for first in range(1, num_images + 1, _CHUNK)
+        _Chunk(image_folder, seed, ranges, simple, range(first, min(first + _CHUNK, num_images + 1)))
+        for first in range(1, num_images + 1, _CHUNK)
     ]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -109,7 +109,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class _Activity:
-    """Ranges of the joint angles, in the order of `ArmAngles` and `LegAngles`; `other_*` where the two sides differ."""
+    """Ranges of the joint angles, in the order of `ArmAngles` and `LegAngles`; `other_*` where the two sides differ.
+
+    Those marked `simple` keep the figure upright and its silhouette plain.
+    """
 
     share: float
     arm: tuple[Range, Range, Range, Range]
@@ -119,14 +122,15 @@ class _Activity:
     bend: Range = (-6, 12)
     lying: float = 0.0
     sitting: bool = False
+    simple: bool = False
 
 
 _RELAXED = ((-20, 30), (4, 22), (-10, 50), (2, 50))
 _ANY_ARM = ((-30, 120), (0, 120), (-40, 70), (0, 130))
 _STRAIGHT = ((-8, 12), (1, 14), (0, 20), (0, 10))
 _ACTIVITIES = (
-    _Activity(4, arm=_RELAXED, leg=_STRAIGHT),
-    _Activity(2, arm=_ANY_ARM, leg=_STRAIGHT, other_arm=_RELAXED),
+    _Activity(4, arm=_RELAXED, leg=_STRAIGHT, simple=True),
+    _Activity(2, arm=_ANY_ARM, leg=_STRAIGHT, other_arm=_RELAXED, simple=True),
     # Hands on the hips.
     _Activity(1, arm=((-30, -12), (38, 55), (55, 80), (80, 105)), leg=_STRAIGHT),
     # Reaching, carrying, typing.
@@ -142,6 +146,7 @@ _ACTIVITIES = (
         leg=((12, 38), (0, 6), (0, 10), (2, 25)),
         other_leg=((-30, -8), (0, 6), (0, 10), (5, 40)),
         bend=(0, 12),
+        simple=True,
     ),
     _Activity(
         2,
@@ -165,9 +170,9 @@ _ACTIVITIES = (
 )
 
 
-def sample_pose(rng: np.random.Generator) -> Pose:
-    """Joint angles of a random activity."""
-    shares = np.array([activity.share for activity in _ACTIVITIES])
+def sample_pose(rng: np.random.Generator, simple: bool = False) -> Pose:
+    """Joint angles of a random activity; of a `simple` one, standing or walking, if asked."""
+    shares = np.array([activity.share * (activity.simple or not simple) for activity in _ACTIVITIES])
     activity = _ACTIVITIES[rng.choice(len(_ACTIVITIES), p=shares / shares.sum())]
 
     def angles(ranges: tuple[Range, ...]) -> list[float]:

@@ -250,9 +250,9 @@ def _overlap(corners: np.ndarray, other: np.ndarray) -> float:
     return float(shared / min(np.ptp(corners, axis=0).prod(), np.ptp(other, axis=0).prod()))
 
 
-def _heading(rng: np.random.Generator) -> float:
-    """Degrees about the vertical: half of the people roughly face the camera, as in photos; the others face anywhere."""
-    return float(rng.normal(0, 35) if rng.random() < 0.5 else rng.uniform(-180, 180))
+def _heading(rng: np.random.Generator, simple: bool) -> float:
+    """Degrees about the vertical: half of the people (all, in a simple scene) roughly face the camera; the others face anywhere."""
+    return float(rng.normal(0, 35) if simple or rng.random() < 0.5 else rng.uniform(-180, 180))
 
 
 def _shadow(planes: np.ndarray, figure: Figure, camera: Camera, strength: float) -> None:
@@ -303,7 +303,7 @@ def _photograph(rng: np.random.Generator, planes: np.ndarray) -> np.ndarray:
     return cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
 
 
-def compose_scene(rng: np.random.Generator, height: int, width: int, num_people: int | None = None) -> Scene:
+def compose_scene(rng: np.random.Generator, height: int, width: int, num_people: int | None = None, simple: bool = False) -> Scene:
     """A random picture of `height` x `width` pixels.
 
     Args:
@@ -311,15 +311,17 @@ def compose_scene(rng: np.random.Generator, height: int, width: int, num_people:
         height: of the picture, in pixels.
         width: likewise.
         num_people: how many to draw; one to three, by chance, if None. Somebody wholly hidden behind others is not in the result.
+        simple: one person alone who stands or walks, facing the camera, with nothing in front.
     """
     planes = _background(rng, height, width)
     for _ in range(rng.integers(0, 6)):
         _lay_thing(rng, planes, (rng.uniform(0, width), rng.uniform(0.2, 1) * height), rng.uniform(0.1, 0.45) * height)
     light = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.9, 0.1), rng.uniform(0.4, 1.0)])
     light, ambient, pitch = light / np.linalg.norm(light), rng.uniform(0.35, 0.7), rng.normal(6, 8)
-    count = int(rng.choice((1, 2, 3), p=(0.45, 0.35, 0.2))) if num_people is None else num_people
+    if num_people is None:
+        num_people = 1 if simple else int(rng.choice((1, 2, 3), p=(0.45, 0.35, 0.2)))
     # The tallest is nearest and painted last.
-    statures = np.sort(np.clip(np.exp(rng.normal(np.log(0.75), 0.28, count)), 0.35, 1.5)) * min(height, 1.3 * width)
+    statures = np.sort(np.clip(np.exp(rng.normal(np.log(0.75), 0.28, num_people)), 0.35, 1.5)) * min(height, 1.3 * width)
     painted: list[tuple[np.ndarray, np.ndarray, int]] = []
     taken: list[np.ndarray] = []
 
@@ -328,8 +330,8 @@ def compose_scene(rng: np.random.Generator, height: int, width: int, num_people:
             remaining *= 1 - coverage
 
     for stature in statures:
-        figure = build_figure(Proportions.sample(rng), sample_pose(rng))
-        figure = figure.turned(rotation(z=rng.normal(0, 4)) @ rotation(x=pitch) @ rotation(y=_heading(rng)))
+        figure = build_figure(Proportions.sample(rng), sample_pose(rng, simple))
+        figure = figure.turned(rotation(z=rng.normal(0, 4)) @ rotation(x=pitch) @ rotation(y=_heading(rng, simple)))
         for _ in range(_PLACEMENTS):
             camera, corners = _place(rng, figure, height, width, float(stature))
             if max((_overlap(corners, other) for other in taken), default=0.0) < rng.uniform(0.1, 0.7):
@@ -344,7 +346,7 @@ def compose_scene(rng: np.random.Generator, height: int, width: int, num_people:
         keypoints = paint_figure(canvas, figure, camera, Outfit.sample(rng))
         hide(canvas.coverage)
         painted.append((keypoints, canvas.coverage, int((canvas.coverage > 0.5).sum())))
-        if rng.random() < 0.22:
+        if not simple and rng.random() < 0.22:
             x, y, _ = camera.project(figure.points["pelvis"])
             spot = (float(x + rng.normal(0, 0.25) * stature), float(y + rng.uniform(-0.1, 0.5) * stature))
             hide(_lay_thing(rng, planes, spot, float(stature * rng.uniform(0.2, 0.5))))
