@@ -11,6 +11,7 @@ import pytest
 from kpose import geometry
 from kpose.codecs import GaussianCodec
 from kpose.data import Instances, read_coco
+from kpose.data.synthetic import write_synthetic_people
 from kpose.skeletons import COCO_17
 
 
@@ -40,6 +41,14 @@ def coco_val_512(shared_data, tmp_path_factory) -> Instances:
         for image in json.load(file)["images"]:
             (folder / image["file_name"]).touch()
     return read_coco(annotations, folder, COCO_17, for_training=False, progress=False)
+
+
+@pytest.fixture(scope="session")
+def drawn_people(tmp_path_factory) -> Instances:
+    """The people of 24 drawn photos."""
+    folder = tmp_path_factory.mktemp("drawn-people")
+    drawn = write_synthetic_people(folder, 24, split="val2017", image_size=(240, 240), processes=1, progress=False)
+    return read_coco(drawn.annotation_file, drawn.image_folder, COCO_17, for_training=False, progress=False)
 
 
 @pytest.fixture

@@ -73,18 +73,22 @@ def test_ground_truth_fed_back_as_heatmaps_scores_at_least_099(people, alignment
     assert coco_ap(score.results, reachable, COCO_17, instances.image_ids)["AP"] >= 0.99
 
 
-def test_a_wider_box_reaches_099_with_every_joint(coco_val):
+@pytest.mark.parametrize("people", ["drawn_people", "coco_val"])
+def test_a_wider_box_reaches_099_with_every_joint(people, request):
+    instances = request.getfixturevalue(people)
     codec = GaussianCodec((384, 288), (96, 72), sigma=3.0)
-    batches = crops_of_truth(coco_val, codec, padding=1.5)
-    predictions = predict_instances(perfect_network, coco_val, batches, codec, NO_FLIP, progress=False)
-    assert score_predictions(predictions, coco_val, NO_FLIP).metrics["AP"] >= 0.99
+    batches = crops_of_truth(instances, codec, padding=1.5)
+    predictions = predict_instances(perfect_network, instances, batches, codec, NO_FLIP, progress=False)
+    assert score_predictions(predictions, instances, NO_FLIP).metrics["AP"] >= 0.99
 
 
-def test_an_untrained_network_scores_near_zero(coco_val):
+@pytest.mark.parametrize("people", ["drawn_people", "coco_val"])
+def test_an_untrained_network_scores_near_zero(people, request):
+    instances = request.getfixturevalue(people)
     config = parse_config({"model": {"input_size": [64, 48]}, "evaluation": {"flip": True}})
-    score = evaluate(tiny_network(), coco_val, config, progress=False)
+    score = evaluate(tiny_network(), instances, config, progress=False)
     assert score.metrics["AP"] < 0.01
-    assert len(score.results) == len(coco_val)
+    assert len(score.results) == len(instances)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
