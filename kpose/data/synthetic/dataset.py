@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from kpose.data.synthetic.scene import compose_scene
 from kpose.errors import KposeError
+from kpose.files import replacing, write_json
 from kpose.skeletons import COCO_17
 
 # Raised with every change of the pictures, so that an older set on disk is not taken for the present one.
@@ -91,12 +92,12 @@ def write_synthetic_people(
             image_folder.mkdir(parents=True, exist_ok=True)
             annotation_file.parent.mkdir(exist_ok=True)
             annotation_file.unlink(missing_ok=True)
-            _write_atomically(manifest_file, json.dumps(manifest).encode())
+            write_json(manifest, manifest_file)
             for left_over in image_folder.iterdir():
-                if re.fullmatch(r"\d{12}\.jpg(\.partial)?", left_over.name):
+                if re.fullmatch(r"\d{12}\.jpg|\.\d{12}\.\d+\.partial\.jpg", left_over.name):
                     left_over.unlink()
             annotations = _draw_all(image_folder, seed, ranges, simple, num_images, processes, progress)
-            _write_atomically(annotation_file, json.dumps(annotations, separators=(",", ":")).encode())
+            write_json(annotations, annotation_file)
         else:
             annotations = _read_json(annotation_file) or {}
     except OSError as error:
@@ -139,16 +140,6 @@ def _file_name(image_id: int) -> str:
     return f"{image_id:012d}.jpg"
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
 @dataclass(frozen=True)
 class _Chunk:
     """Consecutive pictures for one process to draw."""
@@ -173,7 +164,8 @@ def _draw_image(chunk: _Chunk, image_id: int) -> tuple[dict[str, Any], list[dict
     written, jpeg = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 96))])
     if not written:
         raise KposeError(f"synthetic image {image_id} could not be encoded as JPEG; the installed OpenCV lacks JPEG support")
-    _write_atomically(chunk.image_folder / _file_name(image_id), jpeg.tobytes())
+    with replacing(chunk.image_folder / _file_name(image_id)) as partial:
+        partial.write_bytes(jpeg.tobytes())
     image = {"id": image_id, "file_name": _file_name(image_id), "height": height, "width": width, "license": 1}
     people = [
         {
