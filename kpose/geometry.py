@@ -235,12 +235,3 @@ def warp_image(images: Array, matrices: Array, crop_size: Size) -> Array:
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
-
-
-def clip_box(box: np.ndarray, image_size: Size) -> np.ndarray:
-    """Boxes `(..., 4)` cut to the image; a box outside of it gets width or height 0."""
-    box = np.asarray(box, np.float32)
-    height, width = image_size
-    left, top = np.clip(box[..., 0], 0, width), np.clip(box[..., 1], 0, height)
-    right, bottom = np.clip(box[..., 0] + box[..., 2], 0, width), np.clip(box[..., 1] + box[..., 3], 0, height)
-    return np.stack([left, top, np.maximum(right - left, 0), np.maximum(bottom - top, 0)], axis=-1)

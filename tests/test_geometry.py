@@ -118,21 +118,6 @@ def test_each_box_of_a_batch_may_have_its_own_padding():
     np.testing.assert_allclose(geometry.fit_box_to_aspect(tf.constant(boxes), (256, 192), tf.constant(padding))[1], sizes)
 
 
-@pytest.mark.parametrize(
-    ("box", "expected"),
-    [
-        ([10, 20, 30, 40], [10, 20, 30, 40]),
-        ([-10, -20, 30, 40], [0, 0, 20, 20]),
-        ([90, 70, 30, 40], [90, 70, 10, 10]),
-        ([-50, 10, 20, 20], [0, 10, 0, 20]),
-        ([200, 10, 20, 20], [100, 10, 0, 20]),
-        ([-10, -10, 500, 500], [0, 0, 100, 80]),
-    ],
-)
-def test_a_box_is_cut_to_the_image(box, expected):
-    np.testing.assert_array_equal(geometry.clip_box(np.array([box, box]), (80, 100)), [expected, expected])
-
-
 # Maps.
 
 
