@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from kpose.config import CodecConfig, Config
+from kpose.config import CodecConfig, Config, Positive
 from kpose.errors import KposeError
 from kpose.files import replacing
 from kpose.skeletons import Skeleton, get_skeleton
@@ -30,6 +30,8 @@ CARD_NAME = "card.json"
 LARGEST_CARD_BYTES = 1 << 20
 LARGEST_CONFIG_BYTES = 64 << 20
 LARGEST_WEIGHTS_BYTES = 8 << 30
+
+Side = Annotated[int, Field(gt=0, le=8192)]
 
 
 class ModelCard(BaseModel):
@@ -49,16 +51,16 @@ class ModelCard(BaseModel):
         training: where the training stands: epoch, step, seed, best score.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     name: str
     options: dict[str, Any] = {}
     skeleton: dict[str, Any]
-    input_size: tuple[int, int]
+    input_size: tuple[Side, Side]
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     codec: CodecConfig
-    box_padding: float
+    box_padding: Positive
     data: str = ""
     licence: str = ""
     score: dict[str, float] = {}

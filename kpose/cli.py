@@ -127,11 +127,11 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("source", metavar="PHOTO_OR_FOLDER", help="a picture, or a folder of them (searched with its subfolders)")
     parser.add_argument("--weights", metavar="FILE", required=True, help="the .keras checkpoint to use")
-    where = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--boxes", metavar="FILE", help="JSON of person boxes: {file name: [[x, y, width, height], ...]}, or COCO annotations with bbox"
     )
-    where.add_argument("--whole-image", action="store_true", help="take each picture as one person's box")
+    where.add_argument("--whole-image", action="store_true", help="take each picture as one person's box; the default")
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: %(default)s")
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
     parser.add_argument(

@@ -140,11 +140,15 @@ def test_a_file_without_card_is_refused(tmp_path: Path, model: keras.Model) -> N
         load_model(tmp_path / "plain.keras")
 
 
-def test_an_invalid_card_names_the_field(tmp_path: Path, model: keras.Model, card: ModelCard) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("input_size", "large"), ("input_size", [256, 10**9]), ("mean", [0, 0, float("nan")]), ("std", [0.2, 0.0, 0.2]), ("box_padding", -1)],
+)
+def test_an_invalid_card_names_the_field(tmp_path: Path, model: keras.Model, card: ModelCard, field: str, value: object) -> None:
     path = tmp_path / "pose.keras"
     save_model(model, path, card)
-    rewrite(path, CARD_NAME, json.dumps(card.model_dump(mode="json") | {"input_size": "large"}).encode())
-    with pytest.raises(KposeError, match="its card is not valid: input_size"):
+    rewrite(path, CARD_NAME, json.dumps(card.model_dump(mode="json") | {field: value}).encode())
+    with pytest.raises(KposeError, match=f"its card is not valid: {field}"):
         read_card(path)
 
 
