@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterable
@@ -26,6 +27,9 @@ from kpose.inference.test_time import Forward, compile_forward, predict_heatmaps
 
 if TYPE_CHECKING:
     import keras
+
+# A training scores the same network every few epochs, and to trace it takes seconds.
+_compile_once = functools.lru_cache(maxsize=1)(compile_forward)
 
 RESULTS, SCORE, PROTOCOL = "results.json", "score.json", "protocol.json"
 
@@ -125,7 +129,7 @@ def evaluate(model: keras.Model, instances: Instances, config: Config, progress:
     height, width = model.output_shape[-1][1:3] if isinstance(model.output_shape, list) else model.output_shape[1:3]
     preparation = preparation_from_config(config, (height, width))
     batches = evaluation_batches(instances, preparation, config.evaluation.batch_size)
-    forward = compile_forward(model, config.evaluation.batch_size)
+    forward = _compile_once(model, config.evaluation.batch_size)
     predictions = predict_instances(forward, instances, batches, preparation.codec, config.evaluation, progress)
     return score_predictions(predictions, instances, config.evaluation)
 

@@ -91,6 +91,27 @@ def test_an_untrained_network_scores_near_zero(people, request):
     assert len(score.results) == len(instances)
 
 
+def test_a_network_that_is_scored_again_is_not_traced_again(small_coco):
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, inputs):
+            calls.append(inputs)
+            return inputs
+
+    images = keras.Input((64, 48, 3))
+    heatmaps = keras.layers.Conv2D(17, 5, strides=4, padding="same")(images)
+    model = keras.Model(images, Counted()(heatmaps))
+    config = parse_config({"model": {"input_size": [64, 48]}})
+    people = read_coco(small_coco / "truth.json", small_coco / "images", COCO_17, for_training=False, progress=False)
+    first = evaluate(model, people, config, progress=False)
+    traced = len(calls)
+    model.set_weights([weights + 1 for weights in model.get_weights()])
+    second = evaluate(model, people, config, progress=False)
+    assert len(calls) == traced
+    assert first.results != second.results, "the weights are those of now"
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batches_may_have_any_size_and_order(coco_val, batch_size):
     codec = GaussianCodec((64, 48), (16, 12))
