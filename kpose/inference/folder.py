@@ -15,7 +15,7 @@ from tqdm import tqdm
 from kpose.errors import KposeError
 from kpose.files import read_json, write_json
 from kpose.inference.images import SUFFIXES, read_image
-from kpose.inference.predictor import Pose, PoseEstimator, check_boxes
+from kpose.inference.predictor import Pose, PoseEstimator, box_array, check_boxes
 from kpose.visualize import draw_poses, write_image
 
 PREDICTIONS = "predictions.json"
@@ -66,7 +66,7 @@ def read_boxes(path: str | Path, minimum_score: float = 0.5) -> dict[str, np.nda
     elif isinstance(content, list):
         entries, names, found = content, {}, {}
     elif isinstance(content, dict):
-        return {name: _box_array(boxes, f"{path}: {name!r}") for name, boxes in content.items()}
+        return {name: box_array(boxes, f"{path}: {name!r}") for name, boxes in content.items()}
     else:
         raise KposeError(f"{path}: expected {{file name: boxes}} or COCO annotations or detections, found {type(content).__name__}")
     for position, entry in enumerate(entries):
@@ -84,7 +84,7 @@ def read_boxes(path: str | Path, minimum_score: float = 0.5) -> dict[str, np.nda
         if not isinstance(name, str):
             raise KposeError(f"{path}: entry {position} has image_id {str(image_id)[:80]!r}, which names no picture")
         found.setdefault(name, []).append(entry["bbox"])
-    return {name: _box_array(boxes, f"{path}: {name!r}") for name, boxes in found.items()}
+    return {name: box_array(boxes, f"{path}: {name!r}") for name, boxes in found.items()}
 
 
 def predict_folder(
@@ -232,15 +232,3 @@ def _names(images: list[Any], path: str | Path) -> dict[Any, str]:
 
 def _coco_name(image_id: Any) -> str | None:
     return f"{image_id:012d}.jpg" if isinstance(image_id, int) else None
-
-
-def _box_array(boxes: Any, label: str) -> np.ndarray:
-    try:
-        values = np.asarray(boxes, np.float32)
-    except (TypeError, ValueError) as error:
-        raise KposeError(f"{label}: boxes must be lists of four numbers x, y, width, height") from error
-    if values.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if values.ndim != 2 or values.shape[1] != 4:
-        raise KposeError(f"{label}: expected [[x, y, width, height], ...], found {str(boxes)[:80]}")
-    return values

@@ -178,14 +178,7 @@ def check_boxes(boxes: Any, image_size: geometry.Size, name: str) -> np.ndarray:
     height, width = image_size
     if boxes is None:
         return np.array([[0, 0, width, height]], np.float32)
-    try:
-        values = np.asarray(boxes, np.float32)
-    except (TypeError, ValueError) as error:
-        raise KposeError(f"{name}: boxes must be numbers x, y, width, height: {error}") from error
-    if values.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if values.ndim != 2 or values.shape[1] != 4:
-        raise KposeError(f"{name}: boxes have shape {values.shape}; expected (n, 4): x, y, width, height of each person")
+    values = box_array(boxes, name)
     for box in values:
         x, y, box_width, box_height = box.tolist()
         shown = f"box [{x:g}, {y:g}, {box_width:g}, {box_height:g}]"
@@ -195,6 +188,23 @@ def check_boxes(boxes: Any, image_size: geometry.Size, name: str) -> np.ndarray:
             raise KposeError(f"{name}: {shown} has no area; a box is x, y, width, height")
         if x >= width or y >= height or x + box_width <= 0 or y + box_height <= 0:
             raise KposeError(f"{name}: {shown} lies outside of the picture of {width} x {height} pixels")
+    return values
+
+
+def box_array(boxes: Any, name: str) -> np.ndarray:
+    """Lists of x, y, width, height as `(n, 4)` float32.
+
+    Raises:
+        KposeError: when they are anything else.
+    """
+    try:
+        values = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise KposeError(f"{name}: boxes must be lists of four numbers x, y, width, height: {error}") from error
+    if values.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise KposeError(f"{name}: boxes have shape {values.shape}; expected (n, 4), [[x, y, width, height], ...] of each person")
     return values
 
 

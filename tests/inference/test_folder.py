@@ -187,7 +187,7 @@ def test_boxes_as_coco_detections_above_the_minimum_score(tmp_path):
         ([{"image_id": "x", "bbox": [1, 2, 3, 4]}], "image_id 'x', which names no picture"),
         ([{"image_id": [7], "bbox": [1, 2, 3, 4]}], r"image_id '\[7\]', which names no picture"),
         ({"images": [], "categories": [{"id": [1], "name": "person"}], "annotations": [{"category_id": [1]}]}, "entry 0 has no 'bbox'"),
-        ({"a.jpg": [1, 2, 3, 4]}, r"'a\.jpg': expected \[\[x, y, width, height\]"),
+        ({"a.jpg": [1, 2, 3, 4]}, r"'a\.jpg': boxes have shape \(4,\)"),
         ({"a.jpg": [[1, 2, "wide", 4]]}, "four numbers"),
         ({"a.jpg": [[1, 2, 3, 4], [1]]}, "four numbers"),
         ({"images": [{"id": 1}], "annotations": []}, "no 'id' and 'file_name'"),

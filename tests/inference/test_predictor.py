@@ -141,7 +141,7 @@ def test_pictures_that_are_none_are_refused_with_the_remedy(estimator, image, me
         ([[-30, 10, 20, 20]], "outside of the picture"),
         ([10, 10, 40, 40], r"shape \(4,\); expected \(n, 4\)"),
         ([[10, 10, 40]], r"expected \(n, 4\)"),
-        ([["left", 10, 40, 40]], "must be numbers"),
+        ([["left", 10, 40, 40]], "must be lists of four numbers"),
     ],
 )
 def test_boxes_that_are_none_are_refused(estimator, boxes, message):
