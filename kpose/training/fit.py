@@ -25,6 +25,7 @@ from kpose.config import Config, dump_config
 from kpose.data import TrainingData, training_data, validation_instances
 from kpose.errors import KposeError
 from kpose.evaluation import evaluate
+from kpose.files import replacing
 from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
 from kpose.models import build_model, count
 from kpose.skeletons import get_skeleton
@@ -127,7 +128,8 @@ def train(config: Config, resume: bool = False) -> TrainingResult:
         _restore(model, saved, last, start_epoch * data.steps_per_epoch)
     scorer = _make_scorer(config) if config.data.validation else None
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / SETTINGS, dump_config(config))
+    with replacing(folder / SETTINGS) as partial:
+        partial.write_text(dump_config(config), encoding="utf-8")
     callbacks = make_callbacks(config, data, scorer, start_epoch, best_score)
     _print_plan(config, data, model, start_epoch)
     start = time.monotonic()
@@ -210,9 +212,3 @@ def _print_plan(config: Config, data: TrainingData, model: keras.Model, start_ep
         f"{', '.join(devices)}: epochs {start_epoch + 1} to {config.training.epochs}, {data.steps_per_epoch} steps of "
         f"{config.training.batch_size} each; output in {config.output}"
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
