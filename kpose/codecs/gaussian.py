@@ -66,17 +66,17 @@ class GaussianCodec:
         # Joints may carry any number: NaN and infinity fail each comparison, here and in the profiles, so that none reaches a heatmap.
         touches = (x >= -reach) & (x < width + reach) & (y >= -reach) & (y < height + reach)
         weights = tf.cast((keypoints[..., 2] > 0) & touches, tf.float32)
-        across = self._profile(x, width, reach) * weights[..., None]
+        across = self._profile(x, width, reach) * weights[..., None, :]
         down = self._profile(y, height, reach)
         # The Gaussian is the product of its profiles: K * (height + width) exponentials instead of K * height * width.
-        heatmaps = tf.einsum("...kh,...kw->...hwk", down, across)
+        heatmaps = down[..., :, None, :] * across[..., None, :, :]
         return heatmaps, weights
 
     def _profile(self, center: tf.Tensor, length: int, reach: float) -> tf.Tensor:
-        """`(..., K, length)`: the one-dimensional Gaussian about `center (..., K)`, cut off at `reach`."""
+        """`(..., length, K)`: the one-dimensional Gaussian about `center (..., K)`, cut off at `reach`."""
         import tensorflow as tf
 
-        distance = tf.range(length, dtype=tf.float32) - center[..., None]
+        distance = tf.range(length, dtype=tf.float32)[:, None] - center[..., None, :]
         return tf.where(tf.abs(distance) <= reach, tf.exp(-tf.square(distance) / (2.0 * self.sigma**2)), 0.0)
 
     def decode(self, heatmaps: np.ndarray) -> np.ndarray:
