@@ -37,9 +37,13 @@ class Preparation:
         )
 
     def normalise(self, crop: tf.Tensor) -> tf.Tensor:
-        """Crops `(..., H, W, 3)` of 0..255 to mean 0 and standard deviation 1."""
+        """Crops `(..., H, W, 3)` of 0..255, H and W static, to mean 0 and standard deviation 1."""
+        height, width, channels = crop.shape[-3:]
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-        return crop * (1.0 / (255.0 * std)) - mean / std
+        # Whole rows at a time: TensorFlow broadcasts over a last dimension of 3 several times slower.
+        rows = tf.reshape(crop, [-1, height, width * channels])
+        rows = rows * np.tile(1.0 / (255.0 * std), width) - np.tile(mean / std, width)
+        return tf.ensure_shape(tf.reshape(rows, tf.shape(crop)), crop.shape)
 
     def denormalise(self, crop: np.ndarray) -> np.ndarray:
         """The uint8 picture of a normalised crop."""

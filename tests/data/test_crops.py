@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpose import geometry
 from kpose.codecs.gaussian import GaussianCodec
@@ -49,6 +51,23 @@ def test_sampling_points_equals_the_projective_transform(picture: np.ndarray, nu
     matrix = maps()[number]
     expected = geometry.warp_image(picture[None], matrix[None], SIZE)[0]
     np.testing.assert_allclose(sample_crop(tf.constant(picture), matrix, SIZE), expected, atol=0.05)
+
+
+@given(
+    center=st.tuples(st.floats(-60, 190), st.floats(-60, 160)),
+    width=st.floats(20, 300),
+    rotation=st.one_of(st.just(0.0), st.floats(-180, 180)),
+    mirrored=st.booleans(),
+)
+def test_upright_and_turned_crops_equal_the_projective_transform_wherever_they_lie(
+    center: tuple[float, float], width: float, rotation: float, mirrored: bool
+) -> None:
+    """Inside, across the borders and beyond, where the picture fades to black over one pixel."""
+    bright = np.random.default_rng(0).integers(150, 256, (101, 131, 3)).astype(np.uint8)
+    size = tf.constant([width, width * SIZE[0] / SIZE[1]], tf.float32)
+    matrix = geometry.crop_matrix(tf.constant(center, tf.float32), size, SIZE, rotation=rotation, mirrored=mirrored)
+    expected = geometry.warp_image(bright[None], matrix[None], SIZE)[0]
+    np.testing.assert_allclose(sample_crop(tf.constant(bright), matrix, SIZE), expected, atol=0.05)
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -108,6 +127,20 @@ def test_normalisation_is_undone_exactly(picture: np.ndarray) -> None:
     normalised = PREPARATION.normalise(tf.cast(picture, tf.float32)).numpy()
     np.testing.assert_allclose(normalised[0, 0, 0], (picture[0, 0, 0] / 255 - 0.485) / 0.229, rtol=1e-4)
     np.testing.assert_array_equal(PREPARATION.denormalise(normalised), picture)
+
+
+@pytest.mark.parametrize("leading", [(), (4,), (2, 2), (0,)])
+def test_normalisation_keeps_leading_dimensions_and_treats_each_channel_alone(leading: tuple[int, ...]) -> None:
+    crops = np.random.default_rng(0).uniform(0, 255, (*leading, 5, 7, 3)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None] * len(leading) + [5, 7, 3])])
+    def in_graph(crops: tf.Tensor) -> tf.Tensor:
+        normalised = PREPARATION.normalise(crops)
+        assert normalised.shape[-3:] == (5, 7, 3)
+        return normalised
+
+    expected = (crops / 255 - np.array(PREPARATION.mean)) / np.array(PREPARATION.std)
+    np.testing.assert_allclose(in_graph(crops), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 broken", b"no picture at all"])
