@@ -18,7 +18,7 @@ from kpose.data.synthetic import write_synthetic_people
 from kpose.errors import KposeError
 from kpose.files import read_number_table
 from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
-from kpose.training import make_loss, make_model, make_optimizer, train
+from kpose.training import TrainingResult, make_loss, make_model, make_optimizer, train
 
 
 def tiny_network(name: str, num_keypoints: int, input_size: tuple[int, int], **options: Any) -> keras.Model:
@@ -43,8 +43,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def config(people: Path, tmp_path: Path) -> Config:
+def make_config(people: Path, output: Path) -> Config:
     return parse_config(
         {
             "model": {"input_size": [64, 64]},
@@ -61,9 +60,22 @@ def config(people: Path, tmp_path: Path) -> Config:
                 "drop_epochs": [2],
                 "validate_every": 2,
             },
-            "output": str(tmp_path / "run"),
+            "output": str(output),
         }
     )
+
+
+@pytest.fixture
+def config(people: Path, tmp_path: Path) -> Config:
+    return make_config(people, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """A whole training; several tests look at what it left behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kpose.training.fit, "build_model", tiny_network)
+        return train(make_config(people, tmp_path_factory.mktemp("trained") / "run"))
 
 
 def changed(config: Config, **training: Any) -> Config:
@@ -75,53 +87,47 @@ def assert_equal_weights(model: keras.Model, other: keras.Model) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_leaves_checkpoints_log_curve_and_settings(config: Config) -> None:
-    result = train(config)
-    names = {path.name for path in result.folder.iterdir()}
+def test_leaves_checkpoints_log_curve_and_settings(trained: TrainingResult) -> None:
+    names = {path.name for path in trained.folder.iterdir()}
     assert names == {"best.keras", "last.keras", "training.csv", "curve.png", "config.yaml", "tensorboard"}
-    rows = read_number_table(result.folder / "training.csv")
+    rows = read_number_table(trained.folder / "training.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert ["AP" in row for row in rows] == [False, True, True], "scored every second epoch and after the last"
     assert rows[-1]["learning_rate"] == pytest.approx(1e-3), "dropped after two epochs"
-    assert result.metrics["AP"] == rows[-1]["AP"]
-    assert list((result.folder / "tensorboard").rglob("events*"))
+    assert trained.metrics["AP"] == rows[-1]["AP"]
+    assert list((trained.folder / "tensorboard").rglob("events*"))
 
 
-def test_the_checkpoint_explains_itself(config: Config) -> None:
-    result = train(config)
-    card = read_card(result.folder / "last.keras")
+def test_the_checkpoint_explains_itself(trained: TrainingResult) -> None:
+    card = read_card(trained.folder / "last.keras")
     assert card.make_skeleton().num_joints == 17
     assert card.training["epoch"] == 3
     assert "person_keypoints_train2017.json" in card.data
-    assert_equal_weights(load_model(result.folder / "last.keras"), result.model)
+    assert_equal_weights(load_model(trained.folder / "last.keras"), trained.model)
 
 
-def test_gives_what_plain_fit_gives(config: Config) -> None:
-    result = train(config)
+def test_gives_what_plain_fit_gives(trained: TrainingResult, config: Config) -> None:
     model = make_model(config)
     data = training_data(config, model)
     model.compile(make_optimizer(config, data.steps_per_epoch), make_loss(config), jit_compile=False)
     model.fit(data.dataset, epochs=3, steps_per_epoch=data.steps_per_epoch, verbose=0, shuffle=False)
-    assert_equal_weights(model, result.model)
+    assert_equal_weights(model, trained.model)
 
 
-def test_a_resumed_training_ends_as_an_uninterrupted_one(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(config)
-
+def test_a_resumed_training_ends_as_an_uninterrupted_one(trained: TrainingResult, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(self: Any, epoch: int, logs: Any = None) -> None:
         if epoch == 1:
             raise KeyboardInterrupt
 
-    second = config.model_copy(update={"output": tmp_path / "second"})
     with monkeypatch.context() as patch:
         patch.setattr(keras.callbacks.TensorBoard, "on_epoch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(second)
-    assert read_card(second.output / "last.keras").training["epoch"] == 2
-    resumed = train(second, resume=True)
-    assert_equal_weights(resumed.model, whole.model)
-    mine, theirs = (read_number_table(run / "training.csv") for run in (second.output, config.output))
+            train(config)
+    assert read_card(config.output / "last.keras").training["epoch"] == 2
+    resumed = train(config, resume=True)
+    assert_equal_weights(resumed.model, trained.model)
+    mine, theirs = (read_number_table(run / "training.csv") for run in (config.output, trained.folder))
     assert [row["epoch"] for row in mine] == [1, 2, 3]
     assert [row["loss"] for row in mine] == pytest.approx([row["loss"] for row in theirs])
 
@@ -168,7 +174,8 @@ def test_a_broken_picture_is_skipped_and_reported(config: Config, people: Path, 
         (folder / picture.name).write_bytes(picture.read_bytes())
     (folder / "000000000001.jpg").write_bytes(b"\xff\xd8\xff no picture")
     part = config.data.train[0].model_copy(update={"images": folder})
-    train(config.model_copy(update={"data": config.data.model_copy(update={"train": [part]})}))
+    data = config.data.model_copy(update={"train": [part], "validation": None})
+    train(changed(config, epochs=1).model_copy(update={"data": data}))
     assert "000000000001.jpg" in capsys.readouterr().err
 
 
