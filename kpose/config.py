@@ -62,6 +62,7 @@ class DatasetConfig(_Section):
     annotations: Path | None = None  # COCO-style JSON; with `tfrecord`, the JSON that the evaluation compares with
     images: Path | None = None  # the folder that file names in the JSON are relative to
     records: str | None = None  # pattern of TFRecord shards, such as data/coco-train-*.tfrecord
+    repeat: Annotated[int, Field(gt=0)] = 1  # each person is seen so often in an epoch (training)
     detections: Path | None = None  # person boxes to use instead of the ground truth (evaluation)
     minimum_box_score: float = 0.0  # detections below it are left out
     exclude: dict[str, list[str | int]] = {}  # leave out images by a field of the JSON, such as take: [20241207_101929]
@@ -123,6 +124,7 @@ class EvaluationConfig(_Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
     flip: bool = True  # average with the mirrored crop's heatmaps
     shift_heatmap: bool = True  # move the mirrored heatmaps by a pixel (classic alignment)
+    quarter_offset: bool = True  # move a maximum by a quarter of a heatmap pixel towards its higher neighbour
     suppression_threshold: Fraction | None = 0.9  # OKS-NMS; null: off. Ground-truth boxes are never suppressed
     keypoint_threshold: float = 0.2  # joints above it take part in the instance's score
     box_rescoring: bool = True  # instance score = box score x mean joint score; false: the mean joint score alone

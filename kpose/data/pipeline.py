@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -123,12 +124,12 @@ def training_data(config: Config, model: keras.Model | None = None, start_epoch:
     formats = {part.format for part in config.data.train}
     people: Instances | Records
     if formats == {"tfrecord"}:
-        parts = [records_from_config(part, skeleton) for part in config.data.train]
+        parts = [records_from_config(part, skeleton) for part in config.data.train for _ in range(part.repeat)]
         people = Records(skeleton, sum((part.shards for part in parts), ()), sum(map(len, parts)), sum(part.images for part in parts))
         images = people.images
     else:
         people = training_instances(config)
-        images = len(np.unique(people.image_index))
+        images = len({people.image_files[index] for index in np.unique(people.image_index)})
     heatmap_size = None if model is None else (model.output_shape[1], model.output_shape[2])
     steps = config.training.steps_per_epoch or steps_per_epoch(len(people), config.training.batch_size)
     skipped = SkippedSamples()
@@ -142,8 +143,9 @@ def training_data(config: Config, model: keras.Model | None = None, start_epoch:
         shuffle_buffer=config.data.shuffle_buffer,
         skipped=skipped,
     )
-    sources = ", ".join(str(part.records if part.format == "tfrecord" else part.annotations) for part in config.data.train)
-    return TrainingData(dataset, steps, f"{len(people)} people in {images} images ({sources})", skipped)
+    # Names without folders: the line travels inside of the checkpoint.
+    names = dict.fromkeys(Path(str(part.records or part.annotations)).name for part in config.data.train)
+    return TrainingData(dataset, steps, f"{len(people)} people in {images} images ({', '.join(names)})", skipped)
 
 
 def training_instances(config: Config) -> Instances:
@@ -158,9 +160,12 @@ def training_instances(config: Config) -> Instances:
     if formats == {"tfrecord"}:
         raise KposeError("'data.train' already is TFRecord shards; give the datasets that they were written from")
     skeleton = get_skeleton(config.skeleton)
-    instances = Instances.concatenate([dataset_from_config(part, skeleton, for_training=True) for part in config.data.train])
-    _print_notes(instances)
-    return instances
+    parts = []
+    for dataset in config.data.train:
+        part = dataset_from_config(dataset, skeleton, for_training=True)
+        _print_notes(part)
+        parts += [part] * dataset.repeat
+    return Instances.concatenate(parts)
 
 
 def validation_instances(config: Config) -> Instances:

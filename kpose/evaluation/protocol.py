@@ -51,6 +51,7 @@ def protocol_card(config: Config, instances: Instances, metrics: dict[str, float
         "test": {
             "flip": evaluation.flip,
             "shift_heatmap": evaluation.flip and evaluation.shift_heatmap and config.codec.alignment == "classic",
+            "quarter_offset": evaluation.quarter_offset,
             "codec": config.codec.model_dump(mode="json"),
             "oks_suppression_threshold": suppression_threshold(instances, evaluation),
             "keypoint_threshold": evaluation.keypoint_threshold,

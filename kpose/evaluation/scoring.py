@@ -70,7 +70,7 @@ def predict_instances(
         instances: the people.
         batches: `image` `(B, H, W, 3)` normalised crops, `matrix` `(B, 2, 3)` from image to crop, `index` `(B,)` positions in `instances`.
         codec: heatmaps to keypoints.
-        evaluation: flip and shift.
+        evaluation: flip, shift and quarter offset.
         progress: show a bar.
 
     Returns:
@@ -87,7 +87,7 @@ def predict_instances(
             index = np.asarray(batch["index"])
             heatmaps = predict_heatmaps(model, batch["image"], codec, instances.skeleton, evaluation.flip, evaluation.shift_heatmap)
             to_image = geometry.invert_affine(np.asarray(batch["matrix"], np.float64))
-            keypoints[index] = geometry.transform_points(codec.decode(heatmaps), to_image)
+            keypoints[index] = geometry.transform_points(codec.decode(heatmaps, evaluation.quarter_offset), to_image)
             areas[index] = crop_width * crop_height * np.abs(np.linalg.det(to_image[:, :, :2]))
             present[index] = True
             bar.update(len(index))

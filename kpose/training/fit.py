@@ -35,6 +35,8 @@ from kpose.visualize import draw_training_curve
 from kpose.weights import load_trunk
 
 METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR")
+# `best.keras` is the network with the highest; without a validation set there is none.
+WATCHED = "AP"
 LAST, BEST, LOG, CURVE, SETTINGS = "last.keras", "best.keras", "training.csv", "curve.png", "config.yaml"
 
 
@@ -115,8 +117,11 @@ def train(config: Config, resume: bool = False) -> TrainingResult:
     if resume:
         saved = load_model(last, compile=True)
         saved.card.require_match(config, last)
-        start_epoch = int(saved.card.training["epoch"])
-        best_score = saved.card.training["best_score"] if saved.card.training["best_score"] is not None else best_score
+        state = saved.card.training
+        if getattr(saved, "optimizer", None) is None or not isinstance(state.get("epoch"), int):
+            raise KposeError(f"{last} does not say where its training stands: it was not written by one; set it as model.initial_weights")
+        start_epoch = state["epoch"]
+        best_score = best_score if state.get("best_score") is None else float(state["best_score"])
         if start_epoch >= config.training.epochs:
             raise KposeError(f"{last} has finished its {start_epoch} epochs; raise training.epochs to go on")
     data = training_data(config, model, start_epoch)
@@ -127,7 +132,6 @@ def train(config: Config, resume: bool = False) -> TrainingResult:
     if saved is not None:
         _restore(model, saved, last, start_epoch * data.steps_per_epoch)
     scorer = _make_scorer(config) if config.data.validation else None
-    folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / SETTINGS) as partial:
         partial.write_text(dump_config(config), encoding="utf-8")
     callbacks = make_callbacks(config, data, scorer, start_epoch, best_score)
@@ -158,7 +162,6 @@ def make_callbacks(
     config: Config, data: TrainingData, scorer: Any, start_epoch: int = 0, best_score: float = float("-inf")
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of a training, in the order in which they rely on one another."""
-    watched = "AP" if scorer else "loss"
     card = ModelCard.from_config(
         config,
         data=data.description,
@@ -168,11 +171,10 @@ def make_callbacks(
     if scorer:
         callbacks.append(ValidationScore(scorer, config.training.validate_every))
     callbacks += [
-        keras.callbacks.TerminateOnNaN(),
         TrainingLog(config.output / LOG, METRICS, start_epoch),
-        Checkpoints(config.output, card, watched, best_score),
+        Checkpoints(config.output, card, WATCHED, best_score),
         keras.callbacks.TensorBoard(config.output / "tensorboard", write_graph=False),
-        ProgressBar(config.training.epochs, data.steps_per_epoch, start_epoch, watched, data.skipped_report),
+        ProgressBar(config.training.epochs, data.steps_per_epoch, start_epoch, WATCHED, data.skipped_report),
     ]
     return callbacks
 
@@ -195,6 +197,11 @@ def _restore(model: keras.Model, saved: keras.Model, source: Path, expected_step
 def _make_scorer(config: Config) -> Any:
     """A function that scores a network on the validation set."""
     instances = validation_instances(config)
+    if instances.skeleton.oks_sigmas is None:
+        # Better now than after the first epochs.
+        raise KposeError(
+            f"skeleton {instances.skeleton.name!r} has no 'oks_sigmas', so AP cannot be computed; add them, or set data.validation to null"
+        )
 
     def score(model: keras.Model) -> dict[str, float]:
         metrics = evaluate(model, instances, config).metrics

@@ -353,3 +353,12 @@ def test_unmirroring_is_that_of_hrnet():
     np.testing.assert_array_equal(CLASSIC.unmirror(heatmaps, COCO_17.flip_permutation, shift=False), expected)
     expected[:, :, 1:] = expected[:, :, :-1].copy()
     np.testing.assert_array_equal(CLASSIC.unmirror(heatmaps, COCO_17.flip_permutation), expected)
+
+
+def test_without_the_quarter_offset_maxima_stay_where_they_are():
+    heatmaps = np.zeros((1, *CLASSIC.heatmap_size, 1), np.float32)
+    heatmaps[0, 9, 5, 0], heatmaps[0, 9, 6, 0], heatmaps[0, 8, 5, 0] = 1.0, 0.5, 0.5
+    moved = decoded_in_heatmap_frame(CLASSIC, heatmaps)[0, 0, :2]
+    np.testing.assert_allclose(moved, [5.25, 8.75], atol=1e-6)
+    kept = geometry.crop_to_heatmap(CLASSIC.decode(heatmaps, quarter_offset=False), CLASSIC.input_size, CLASSIC.heatmap_size, "classic")
+    np.testing.assert_array_equal(kept[0, 0, :2], [5, 9])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from kpose.data import (
     steps_per_epoch,
     training_data,
     training_dataset,
+    training_instances,
     validation_instances,
 )
 from kpose.data.pipeline import BLOCK, NO_AUGMENTATION, shuffled_index
@@ -268,6 +270,17 @@ def test_a_configuration_becomes_a_stream(make_dataset: Make, tmp_path: Path, cr
     assert first_epoch[0][1].shape == (4, 16, 12, 5)
     assert_equal(collect(training_data(config, start_epoch=1).dataset, 1), first_epoch[2:])
     assert len(validation_instances(config)) == 5
+
+
+def test_people_of_a_repeated_dataset_come_so_often(make_dataset: Make, tmp_path: Path, cross: Skeleton) -> None:
+    skeleton = tmp_path / "cross.yaml"
+    skeleton.write_text(json.dumps(cross.to_dict()))
+    often, once = (dict(zip(("annotations", "images"), map(str, make_dataset(2, name=name)), strict=True)) for name in "ab")
+    config = parse_config({"skeleton": str(skeleton), "data": {"train": [often | {"repeat": 3}, once]}})
+    people = training_instances(config)
+    seen = Counter(people.image_files[index] for index in people.image_index)
+    assert sorted(seen.values()) == [1, 1, 3, 3]
+    assert {Path(file).parent for file, count in seen.items() if count == 3} == {Path(often["images"])}
 
 
 def test_real_people_are_fed_where_they_stand(shared_data: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import yaml
 
 import kpose.training.fit
 from kpose.checkpoint import ModelCard, load_model, read_card, save_model
@@ -18,6 +19,7 @@ from kpose.data.synthetic import write_synthetic_people
 from kpose.errors import KposeError
 from kpose.files import read_number_table
 from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
+from kpose.skeletons import COCO_17
 from kpose.training import TrainingResult, make_loss, make_model, make_optimizer, train
 
 
@@ -198,3 +200,24 @@ def test_the_lightweight_network_learns(config: Config) -> None:
     learned = train(changed(config, epochs=12, steps_per_epoch=4, validate_every=0))
     losses = [row["loss"] for row in read_number_table(learned.folder / "training.csv")]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_without_a_validation_set_no_network_is_called_the_best(config: Config) -> None:
+    alone = config.model_copy(update={"data": config.data.model_copy(update={"validation": None})})
+    result = train(changed(alone, epochs=1, steps_per_epoch=1))
+    assert result.metrics == {}
+    assert (result.folder / "last.keras").exists()
+    assert not (result.folder / "best.keras").exists()
+
+
+def test_a_skeleton_that_cannot_be_scored_is_refused_before_training(config: Config, tmp_path: Path) -> None:
+    skeleton = tmp_path / "unscored.yaml"
+    skeleton.write_text(yaml.safe_dump({"name": "unscored", "joint_names": list(COCO_17.joint_names)}))
+    with pytest.raises(KposeError, match=r"'unscored' has no 'oks_sigmas'"):
+        train(config.model_copy(update={"skeleton": str(skeleton)}))
+
+
+def test_a_checkpoint_that_no_training_wrote_cannot_be_resumed(config: Config) -> None:
+    save_model(tiny_network("tiny", 17, (64, 64)), config.output / "last.keras", ModelCard.from_config(config))
+    with pytest.raises(KposeError, match="does not say where its training stands"):
+        train(config, resume=True)
