@@ -193,6 +193,7 @@ def _add_prepare_data(verbs: argparse._SubParsersAction) -> None:
     synthetic.add_argument("root", metavar="ROOT", help="folder to write to")
     synthetic.add_argument("--train", metavar="N", type=int, default=1500, help="training images; default: %(default)s")
     synthetic.add_argument("--validation", metavar="N", type=int, default=150, help="validation images; default: %(default)s")
+    synthetic.add_argument("--simple", action="store_true", help="one standing person a picture, facing the camera: easier to learn")
     synthetic.add_argument("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
     records = _add_verb(
         kinds,
@@ -210,8 +211,8 @@ def _prepare_synthetic(options: argparse.Namespace) -> None:
     from kpose.data.synthetic import write_synthetic_people
 
     # The validation set differs in its seed, never in its kind.
-    write_synthetic_people(options.root, options.train, seed=2 * options.seed, split="train2017")
-    write_synthetic_people(options.root, options.validation, seed=2 * options.seed + 1, split="val2017")
+    write_synthetic_people(options.root, options.train, seed=2 * options.seed, split="train2017", simple=options.simple)
+    write_synthetic_people(options.root, options.validation, seed=2 * options.seed + 1, split="val2017", simple=options.simple)
 
 
 def _prepare_records(options: argparse.Namespace) -> None:

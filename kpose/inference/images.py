@@ -28,6 +28,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     import tensorflow as tf
 
+    from kpose.data.crops import decode_whole
+
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -42,7 +44,7 @@ def read_image(path: str | Path) -> np.ndarray:
             raise KposeError(
                 f"picture {path} claims {width} x {height} pixels, more than {LARGEST_PICTURE_PIXELS // 10**6} million; make it smaller"
             )
-        image = tf.io.decode_image(content, channels=3, expand_animations=False).numpy()
+        image = decode_whole(tf.constant(content)).numpy()
     except tf.errors.OpError as error:
         raise KposeError(f"picture {path} is damaged or cut off: {str(error.message).splitlines()[0][:160]}") from error
     return _upright(image, _orientation(content))
