@@ -114,6 +114,9 @@ class DepthwiseConv2DTranspose(keras.layers.Layer):
         self.use_bias = use_bias
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.input_spec = keras.layers.InputSpec(ndim=4)
+        # With Keras' default, jit_compile="auto", a plain `compile` would choose XLA, under which TensorFlow's kernel takes some
+        # hundred times as long on a CPU. An explicit `jit_compile=True` still wins.
+        self.supports_jit = tf is None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1]

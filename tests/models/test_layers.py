@@ -210,3 +210,10 @@ class TestInitialisers:
     def test_standard_deviation(self, initialiser, shape, deviation):
         values = keras.ops.convert_to_numpy(initialiser()(shape))
         assert values.std() == pytest.approx(deviation, rel=0.03)
+
+
+def test_a_plain_compile_does_not_choose_xla():
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, layers.DepthwiseConv2DTranspose()(inputs))
+    model.compile("adam", "mse")
+    assert model.jit_compile is False
