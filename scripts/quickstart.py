@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "synthetic" / "lite_mobilenet_v3_128x96.yaml"
 TRAIN_IMAGES, VALIDATION_IMAGES, PREDICTED_IMAGES = 2000, 150, 8
 IMAGE_SIZE = ((192, 256), (192, 256))
-# Measured on 2 cores with seed 0; docs/results.md has the runs. Other machines differ in the last digits, not in kind.
-EXPECTED = {"AP": (0.0, 1.0)}
+# Around what docs/results.md reports: arithmetic differs a little from machine to machine, and training amplifies it.
+EXPECTED = {"AP": (0.20, 0.42), "AP50": (0.60, 0.95)}
 
 
 def main() -> int:
@@ -70,9 +70,9 @@ def main() -> int:
 
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} min. Look at {output}/predictions/ and {config.output}/curve.png")
-    print(f"{'':8}{'reached':>9}{'expected':>16}")
+    print(f"{'':8}{'reached':>9}{'expected':>18}")
     for name, (low, high) in EXPECTED.items():
-        print(f"{name:8}{metrics[name]:9.3f}{low:9.2f} to {high:.2f}")
+        print(f"{name:8}{metrics[name]:9.3f}{f'{low:.2f} to {high:.2f}':>18}")
     return 0 if all(metrics[name] >= low for name, (low, _) in EXPECTED.items()) else 1
 
 
