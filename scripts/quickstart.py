@@ -77,4 +77,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from kpose.errors import KposeError
+
+    try:
+        sys.exit(main())
+    except KposeError as error:
+        sys.exit(f"kpose: {error}")
