@@ -197,7 +197,7 @@ def load_model(path: str | Path, compile: bool = False) -> keras.Model:
 
     # Registers the classes that a checkpoint may name.
     import kpose.losses
-    import kpose.models.layers
+    import kpose.models
     import kpose.training.schedules  # noqa: F401
 
     card = read_card(path)

@@ -1,4 +1,4 @@
-"""The few layers with a faster TensorFlow form and a neutral fallback of equal output, and PyTorch's stride-2 padding.
+"""Layers that several networks share: those with a faster TensorFlow form and a neutral fallback of equal output, and channel arithmetic.
 
 Everything else in `kpose.models` is plain `keras.layers`. Tensors are NHWC.
 """
@@ -20,21 +20,6 @@ EPSILON = 1e-5
 
 MOMENTUM = 0.9
 """PyTorch's default momentum of 0.1, as Keras counts it."""
-
-
-def he_normal() -> keras.initializers.Initializer:
-    """He initialisation as PyTorch's `kaiming_normal_(mode="fan_out")` draws it for a dense kernel (H, W, in, out)."""
-    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
-
-
-def he_normal_depthwise() -> keras.initializers.Initializer:
-    """The same for a depthwise kernel (H, W, C, 1): PyTorch's fan-out there is H x W x C, which Keras calls the fan-in."""
-    return keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
-
-
-def lecun_uniform() -> keras.initializers.Initializer:
-    """What PyTorch gives a convolution whose author chose nothing: uniform within 1 / sqrt(fan-in)."""
-    return keras.initializers.VarianceScaling(1.0 / 3.0, mode="fan_in", distribution="uniform")
 
 
 @keras.saving.register_keras_serializable(package="kpose")
@@ -215,52 +200,40 @@ class ChannelPooling(keras.layers.Layer):
         return (*input_shape[:-1], 2)
 
 
-def pad_for_stride(x: Any, kernel_size: int, stride: int, padding: str, name: str) -> tuple[Any, str]:
-    """Pads `x` for a strided convolution and says which `padding` argument that convolution then needs.
+@keras.saving.register_keras_serializable(package="kpose")
+class ChannelSlice(keras.layers.Layer):
+    """The channels from `start` to before `stop`: (B, H, W, C) to (B, H, W, stop - start)."""
 
-    Keras' "same" puts the odd pixel of a stride-2 convolution at the bottom and right, PyTorch puts `kernel_size // 2` on every
-    side: outputs half an output pixel apart, so weights of one do not fit the other.
+    def __init__(self, start: int, stop: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start = start
+        self.stop = stop
 
-    Args:
-        x: (B, H, W, C).
-        kernel_size: Odd kernel size.
-        stride: 1 or 2; at stride 1 the two conventions agree and nothing is padded here.
-        padding: "symmetric" (PyTorch's) or "same" (TensorFlow's).
-        name: Name of the padding layer.
+    def call(self, inputs: Any) -> Any:
+        return inputs[..., self.start : self.stop]
 
-    Returns:
-        The padded tensor, and "valid" or "same".
-    """
-    if stride == 1 or padding == "same":
-        return x, "same"
-    return keras.layers.ZeroPadding2D(kernel_size // 2, name=name)(x), "valid"
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.stop - self.start)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "start": self.start, "stop": self.stop}
 
 
-def strided_conv(
-    x: Any, filters: int, kernel_size: int, stride: int = 1, *, name: str, padding: str = "symmetric", use_bias: bool = False, **kwargs: Any
-) -> Any:
-    """`Conv2D` that pads as PyTorch does at stride 2 (see `pad_for_stride`); without bias unless asked.
+@keras.saving.register_keras_serializable(package="kpose")
+class ChannelShuffle(keras.layers.Layer):
+    """ShuffleNet's channel shuffle, (B, H, W, C) to the same shape: channel `g * C / groups + c` goes to `c * groups + g`."""
 
-    Args:
-        x: (B, H, W, C).
-        filters: Output channels.
-        kernel_size: Odd kernel size.
-        stride: 1 or 2.
-        name: Name of the convolution; its padding layer is called `<name>_pad`.
-        padding: "symmetric" or "same".
-        use_bias: Whether the convolution has a bias.
-        **kwargs: Passed to `keras.layers.Conv2D`; the kernel starts from `he_normal` unless said otherwise.
+    def __init__(self, groups: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.groups = groups
 
-    Returns:
-        (B, H / stride, W / stride, filters).
-    """
-    x, mode = pad_for_stride(x, kernel_size, stride, padding, f"{name}_pad")
-    kwargs.setdefault("kernel_initializer", he_normal())
-    return keras.layers.Conv2D(filters, kernel_size, strides=stride, padding=mode, use_bias=use_bias, name=name, **kwargs)(x)
+    def call(self, inputs: Any) -> Any:
+        height, width, channels = inputs.shape[1:]
+        grouped = ops.reshape(inputs, (-1, height, width, self.groups, channels // self.groups))
+        return ops.reshape(ops.swapaxes(grouped, 3, 4), (-1, height, width, channels))
 
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
 
-def strided_depthwise_conv(x: Any, kernel_size: int, stride: int = 1, *, name: str, padding: str = "symmetric", **kwargs: Any) -> Any:
-    """`DepthwiseConv2D` without bias that pads as PyTorch does at stride 2; arguments as for `strided_conv`."""
-    x, mode = pad_for_stride(x, kernel_size, stride, padding, f"{name}_pad")
-    kwargs.setdefault("depthwise_initializer", he_normal_depthwise())
-    return keras.layers.DepthwiseConv2D(kernel_size, strides=stride, padding=mode, use_bias=False, name=name, **kwargs)(x)
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "groups": self.groups}

@@ -20,7 +20,8 @@ import keras
 
 from kpose.errors import KposeError
 from kpose.models.checks import check_choice, check_input_size, check_num_keypoints
-from kpose.models.layers import BatchNormalization, ChannelPooling, DepthwiseConv2DTranspose, he_normal, lecun_uniform
+from kpose.models.convolutions import conv_norm, he_normal, heatmap_conv, lecun_uniform, normalise
+from kpose.models.layers import ChannelPooling, DepthwiseConv2DTranspose
 from kpose.models.mobilenet_v3 import BLOCKS, channel_gate, mobilenet_v3_large, squeeze_and_excite
 
 HEAD_WIDTH = 256
@@ -71,20 +72,14 @@ def lite_mobilenet_v3(
         x = _upsample(x, f"head_{step}")
         if attend:
             x = ATTENTION[attention](x, f"attention_{step}")
-    heatmaps = keras.layers.Conv2D(
-        num_keypoints, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.001), dtype="float32", name="heatmaps"
-    )(x)
-    return keras.Model(inputs, heatmaps, name=name)
+    return keras.Model(inputs, heatmap_conv(x, num_keypoints), name=name)
 
 
 def _upsample(x: Any, name: str) -> Any:
     """One step of the head: resolution doubled per channel, then channels mixed (section III-A)."""
     x = DepthwiseConv2DTranspose(keras.initializers.RandomNormal(stddev=0.001), name=f"{name}_upsample_conv")(x)
-    x = BatchNormalization(name=f"{name}_upsample_norm")(x)
-    x = keras.layers.ReLU(name=f"{name}_upsample_relu")(x)
-    x = keras.layers.Conv2D(HEAD_WIDTH, 1, kernel_initializer=lecun_uniform(), bias_initializer="zeros", name=f"{name}_pointwise_conv")(x)
-    x = BatchNormalization(name=f"{name}_pointwise_norm")(x)
-    return keras.layers.ReLU(name=f"{name}_pointwise_relu")(x)
+    x = normalise(x, f"{name}_upsample", "relu")
+    return conv_norm(x, HEAD_WIDTH, use_bias=True, kernel_initializer=lecun_uniform(), name=f"{name}_pointwise")
 
 
 def _no_attention(x: Any, name: str) -> Any:

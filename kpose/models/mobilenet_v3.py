@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from kpose.models.layers import BatchNormalization, he_normal, strided_conv, strided_depthwise_conv
+from kpose.models.convolutions import conv_norm, depthwise_conv_norm, he_normal
 
 
 class Block(NamedTuple):
@@ -81,26 +81,21 @@ def mobilenet_v3_large(inputs: Any, blocks: str = "openmmlab", padding: str = "s
         variants "block_2" is the last one of stride 4, "block_5" of stride 8, and "block_11" lies at stride 16.
     """
     outputs = {}
-    x = strided_conv(inputs, 16, 3, 2, padding=padding, name="stem_conv")
-    outputs["stem"] = x = _normalise_and_activate(x, "hard_swish", "stem")
+    outputs["stem"] = x = conv_norm(inputs, 16, 3, 2, padding=padding, activation="hard_swish", name="stem")
     for index, block in enumerate(BLOCKS[blocks]):
         outputs[f"block_{index}"] = x = _inverted_residual(x, block, padding, f"block_{index}")
-    x = strided_conv(x, 960, 1, name="last_conv")
-    outputs["last"] = _normalise_and_activate(x, "hard_swish", "last")
+    outputs["last"] = conv_norm(x, 960, activation="hard_swish", name="last")
     return outputs
 
 
 def _inverted_residual(inputs: Any, block: Block, padding: str, name: str) -> Any:
     x = inputs
     if block.expansion:
-        x = strided_conv(x, block.expansion, 1, name=f"{name}_expand_conv")
-        x = _normalise_and_activate(x, block.activation, f"{name}_expand")
-    x = strided_depthwise_conv(x, block.kernel_size, block.stride, padding=padding, name=f"{name}_depthwise_conv")
-    x = _normalise_and_activate(x, block.activation, f"{name}_depthwise")
+        x = conv_norm(x, block.expansion, activation=block.activation, name=f"{name}_expand")
+    x = depthwise_conv_norm(x, block.kernel_size, block.stride, padding=padding, activation=block.activation, name=f"{name}_depthwise")
     if block.squeeze:
         x = squeeze_and_excite(x, block.squeeze, f"{name}_squeeze")
-    x = strided_conv(x, block.width, 1, name=f"{name}_project_conv")
-    x = BatchNormalization(name=f"{name}_project_norm")(x)
+    x = conv_norm(x, block.width, activation=None, name=f"{name}_project")
     if block.stride == 1 and inputs.shape[-1] == block.width:
         x = keras.layers.Add(name=f"{name}_add")([inputs, x])
     return x
@@ -127,10 +122,3 @@ def channel_gate(inputs: Any, width: int, name: str) -> Any:
     x = keras.layers.ReLU(name=f"{name}_reduce_relu")(x)
     x = keras.layers.Conv2D(inputs.shape[-1], 1, kernel_initializer=he_normal(), name=f"{name}_restore_conv")(x)
     return keras.layers.Activation("hard_sigmoid", name=f"{name}_gate")(x)
-
-
-def _normalise_and_activate(x: Any, activation: str, name: str) -> Any:
-    x = BatchNormalization(name=f"{name}_norm")(x)
-    if activation == "relu":
-        return keras.layers.ReLU(name=f"{name}_relu")(x)
-    return keras.layers.Activation(activation, name=f"{name}_{activation}")(x)
