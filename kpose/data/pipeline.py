@@ -8,9 +8,11 @@ shows them, and warped once, person by person and in parallel; heatmaps are made
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -114,7 +116,8 @@ def training_data(config: Config, model: keras.Model | None = None, start_epoch:
 
     Args:
         config: the experiment.
-        model: the network to train, for the size of its heatmaps; without one they are a quarter of the crop.
+        model: the network to train, for the size of its heatmaps and how many of its outputs are supervised: of several, each gets
+            the same heatmaps. Without one there is one, of a quarter of the crop.
         start_epoch: epochs that a former run has seen.
 
     Raises:
@@ -130,7 +133,8 @@ def training_data(config: Config, model: keras.Model | None = None, start_epoch:
     else:
         people = training_instances(config)
         images = len({people.image_files[index] for index in np.unique(people.image_index)})
-    heatmap_size = None if model is None else (model.output_shape[1], model.output_shape[2])
+    outputs = [] if model is None else model.outputs
+    heatmap_size = (outputs[-1].shape[1], outputs[-1].shape[2]) if outputs else None
     steps = config.training.steps_per_epoch or steps_per_epoch(len(people), config.training.batch_size)
     skipped = SkippedSamples()
     dataset = training_dataset(
@@ -143,9 +147,16 @@ def training_data(config: Config, model: keras.Model | None = None, start_epoch:
         shuffle_buffer=config.data.shuffle_buffer,
         skipped=skipped,
     )
+    if len(outputs) > 1:
+        dataset = dataset.map(functools.partial(_for_every_output, len(outputs)))
     # Names without folders: the line travels inside of the checkpoint.
     names = dict.fromkeys(Path(str(part.records or part.annotations)).name for part in config.data.train)
     return TrainingData(dataset, steps, f"{len(people)} people in {images} images ({', '.join(names)})", skipped)
+
+
+def _for_every_output(outputs: int, image: tf.Tensor, heatmaps: tf.Tensor, weights: tf.Tensor) -> tuple[Any, Any, Any]:
+    """A training element for a network of several supervised stages: each is to give the same heatmaps."""
+    return image, (heatmaps,) * outputs, (weights,) * outputs
 
 
 def training_instances(config: Config) -> Instances:

@@ -126,7 +126,7 @@ def evaluate(model: keras.Model, instances: Instances, config: Config, progress:
     Raises:
         KposeError: when a picture cannot be read, or see `score_predictions`.
     """
-    height, width = model.output_shape[-1][1:3] if isinstance(model.output_shape, list) else model.output_shape[1:3]
+    height, width = model.outputs[-1].shape[1:3]
     preparation = preparation_from_config(config, (height, width))
     batches = evaluation_batches(instances, preparation, config.evaluation.batch_size)
     forward = _compile_once(model, config.evaluation.batch_size)

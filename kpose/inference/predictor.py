@@ -62,14 +62,14 @@ class PoseEstimator:
             raise KposeError("this network has no card that says what it expects; load it with kpose.load_model, or give 'card'")
         if batch_size < 1:
             raise KposeError(f"batch_size must be at least 1, found {batch_size}")
-        shape = model.output_shape[-1] if isinstance(model.output_shape, list) else model.output_shape
+        height, width = model.outputs[-1].shape[1:3]
         self.model = model
         self.card = card
         self.skeleton = card.make_skeleton()
         self.flip = flip
         self.batch_size = batch_size
         self.keypoint_threshold = keypoint_threshold
-        self._preparation = Preparation(card.make_codec((shape[1], shape[2])), card.box_padding, card.mean, card.std)
+        self._preparation = Preparation(card.make_codec((height, width)), card.box_padding, card.mean, card.std)
         self._cut_out = _compile_crop(self._preparation)
         self._forwards: dict[int, Forward] = {}
 

@@ -195,6 +195,21 @@ def test_losses_by_name(name: str, kind: type) -> None:
     assert isinstance(make_loss(parse_config({"loss": {"name": name}})), kind)
 
 
+def test_every_stage_of_a_network_is_supervised_and_the_last_one_scored(people, tmp_path, monkeypatch):
+    def two_stages(name: str, num_keypoints: int, input_size: tuple[int, int], **options: Any) -> keras.Model:
+        model = tiny_network(name, num_keypoints, input_size)
+        return keras.Model(model.input, [model.output, keras.layers.Conv2D(num_keypoints, 1, name="last")(model.output)], name=name)
+
+    monkeypatch.setattr(kpose.training.fit, "build_model", two_stages)
+    config = make_config(people, tmp_path)
+    before = [weight.numpy() for weight in make_model(config).trainable_weights]
+    result = train(config)
+    assert all((weight.numpy() != start).any() for weight, start in zip(result.model.trainable_weights, before, strict=True))
+    heatmaps = training_data(config, result.model).dataset.as_numpy_iterator().next()[1]
+    assert [stage.shape for stage in heatmaps] == [(4, 16, 16, 17)] * 2
+    assert "AP" in result.metrics and (tmp_path / "best.keras").exists()
+
+
 @pytest.mark.slow
 def test_the_lightweight_network_learns(config: Config) -> None:
     learned = train(changed(config, epochs=12, steps_per_epoch=4, validate_every=0))
