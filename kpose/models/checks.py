@@ -21,7 +21,8 @@ def check_input_size(network: str, input_size: Any, multiple: int) -> tuple[int,
         valid = False
     if not valid:
         raise KposeError(
-            f"{network}: input_size is {input_size!r}, but must be (height, width), each a positive multiple of {multiple}, e.g. (256, 192)"
+            f"{network}: input_size is {input_size!r}, but must be (height, width), each a positive multiple of {multiple}, "
+            f"e.g. {(256, 192) if 64 % multiple == 0 else (2 * multiple, multiple)}"
         )
     return height, width
 
@@ -32,9 +33,18 @@ def check_num_keypoints(network: str, num_keypoints: Any) -> int:
     Raises:
         KposeError: when it is no integer of 1 or more.
     """
-    if isinstance(num_keypoints, bool) or not isinstance(num_keypoints, int) or num_keypoints < 1:
-        raise KposeError(f"{network}: num_keypoints is {num_keypoints!r}, but must be an integer of 1 or more")
-    return num_keypoints
+    check_integer(network, "num_keypoints", num_keypoints, minimum=1)
+    return int(num_keypoints)
+
+
+def check_integer(network: str, argument: str, value: Any, minimum: int, maximum: int | None = None, multiple: int = 1) -> None:
+    """Raises KposeError when `value` is no integer from `minimum` to `maximum` that is a multiple of `multiple`."""
+    valid = isinstance(value, int) and not isinstance(value, bool) and value >= minimum and value % multiple == 0
+    if valid and (maximum is None or value <= maximum):
+        return
+    kind = f"a multiple of {multiple}," if multiple > 1 else "an integer,"
+    limits = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
+    raise KposeError(f"{network}: {argument} is {value!r}, but must be {kind} {limits}")
 
 
 def check_choice(network: str, argument: str, value: Any, choices: Iterable[str]) -> None:

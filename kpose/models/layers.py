@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 if keras.backend.backend() == "tensorflow":
@@ -190,6 +191,29 @@ def phase_kernel(kernel: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="kpose")
+class GroupedConv2D(keras.layers.Conv2D):
+    """`Conv2D` with groups, through TensorFlow's own kernel.
+
+    Same arguments, weights, outputs and gradients. Keras hands grouped convolutions to XLA, whose gradient takes some hundred times as
+    long on a CPU. Falls back to Keras' own form on other backends. Computed in float32 where the compute dtype is float16, of which
+    TensorFlow has no gradient on a CPU.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # As for `DepthwiseConv2DTranspose`: Keras must not choose XLA by itself.
+        self.supports_jit = tf is None
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        if tf is None or self.data_format != "channels_last":
+            return super().convolution_op(inputs, kernel)
+        if self.compute_dtype == "float16":
+            inputs, kernel = ops.cast(inputs, "float32"), ops.cast(kernel, "float32")
+        outputs = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+        return ops.cast(outputs, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="kpose")
 class ChannelPooling(keras.layers.Layer):
     """Mean and maximum over the channels, (B, H, W, C) to (B, H, W, 2): what CBAM's spatial attention looks at."""
 
@@ -237,3 +261,47 @@ class ChannelShuffle(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups}
+
+
+@keras.saving.register_keras_serializable(package="kpose")
+class CornerAlignedUpSampling2D(keras.layers.Layer):
+    """Bilinear upsampling that keeps the corner pixels in place: PyTorch's `Upsample(mode="bilinear", align_corners=True)`.
+
+    Input (B, H, W, C) of a fixed size, output (B, size * H, size * W, C). Every output row is a weighted sum of input rows, likewise
+    the columns: two multiplications by constant matrices.
+
+    Args:
+        size: How many times higher and wider the output is.
+        **kwargs: `name`, `dtype`, `trainable`.
+    """
+
+    def __init__(self, size: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs: Any) -> Any:
+        """Upsamples."""
+        height, width, channels = inputs.shape[1:]
+        rows, columns = (ops.convert_to_tensor(corner_aligned_weights(side, self.size), dtype=inputs.dtype) for side in (height, width))
+        x = ops.matmul(rows, ops.reshape(inputs, (-1, height, width * channels)))
+        x = ops.matmul(columns, ops.reshape(x, (-1, self.size * height, width, channels)))
+        return ops.reshape(x, (-1, self.size * height, self.size * width, channels))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, size * H, size * W, C)."""
+        batch, height, width, channels = input_shape
+        return (batch, height and self.size * height, width and self.size * width, channels)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "size": self.size}
+
+
+def corner_aligned_weights(side: int, factor: int) -> np.ndarray:
+    """How much each of `side` pixels counts for each of `factor * side` pixels between the same two end points.
+
+    Returns:
+        (factor * side, side) float32; every row adds up to 1 and has at most two entries that are not 0.
+    """
+    positions = np.linspace(0.0, side - 1.0, factor * side)
+    return np.maximum(1.0 - np.abs(positions[:, None] - np.arange(side)), 0.0).astype("float32")

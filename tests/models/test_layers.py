@@ -203,3 +203,29 @@ def test_channel_shuffle_deals_the_groups_out_one_by_one():
 def test_the_config_of_a_channel_layer_returns(layer):
     copy = keras.layers.deserialize(keras.layers.serialize(layer))
     assert copy.get_config() == layer.get_config()
+
+
+def test_corner_aligned_upsampling_of_a_ramp_is_a_ramp_between_the_same_ends():
+    ramp = np.linspace(-1, 1, 6, dtype="float32")
+    image = np.stack([np.broadcast_to(ramp, (4, 6)), np.broadcast_to(np.linspace(0, 3, 4)[:, None], (4, 6))], axis=-1)[None].astype(
+        "float32"
+    )
+    upsampled = keras.ops.convert_to_numpy(layers.CornerAlignedUpSampling2D(4)(image))[0]
+    np.testing.assert_allclose(upsampled[:, :, 0], np.broadcast_to(np.linspace(-1, 1, 24), (16, 24)), atol=1e-6)
+    np.testing.assert_allclose(upsampled[:, :, 1], np.broadcast_to(np.linspace(0, 3, 16)[:, None], (16, 24)), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [1, 2, 7])
+def test_corner_aligned_weights_add_up_to_one(side):
+    weights = layers.corner_aligned_weights(side, 8)
+    assert weights.shape == (8 * side, side) and ((weights > 0).sum(axis=1) <= 2).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+
+
+def test_corner_aligned_upsampling_comes_back_from_its_config_and_keeps_its_precision():
+    layer = layers.CornerAlignedUpSampling2D(4, dtype="mixed_bfloat16", name="up")
+    copy = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert (copy.size, copy.name, copy.compute_dtype) == (4, "up", "bfloat16")
+    outputs = copy(np.ones((1, 3, 2, 5), "float32"))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16" and tuple(outputs.shape) == (1, 12, 8, 5)
+    assert copy.compute_output_shape((None, None, 2, 5)) == (None, None, 8, 5)
