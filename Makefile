@@ -12,6 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INPUTS := pyproject.toml setup.py constraints.txt
 CORE := $(VENV)/.kpose-core
 DEV := $(VENV)/.kpose-dev
+TORCH := $(VENV)/.kpose-torch
 # Lies in the environment while pip works there: what an interrupt left behind is thrown away, not mended.
 UNFINISHED := $(VENV)/.kpose-unfinished
 
@@ -27,7 +28,7 @@ quickstart: $(CORE)  ## generate people, train, evaluate, predict and draw; down
 test: lint  ## lint, then every test but the slow ones
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint  ## lint, then every test
+test-all: lint $(TORCH)  ## lint, then every test, those against PyTorch too
 	@$(BIN)/python -m pytest
 
 lint: $(DEV)  ## ruff (rules and format) and mypy
@@ -60,6 +61,10 @@ $(CORE): $(INPUTS)
 $(DEV): $(INPUTS)
 	$(call install,'.[dev]')
 	@touch $(CORE) $@
+
+$(TORCH): $(INPUTS) | $(DEV)
+	$(call install,'.[dev,torch]')
+	@touch $(CORE) $(DEV) $@
 
 define check_python
 { $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null \
