@@ -10,10 +10,50 @@ import keras
 
 from kpose.errors import KposeError, did_you_mean
 from kpose.models.counting import Counts, count
+from kpose.models.cpn import cpn_resnet50
+from kpose.models.cu_net import cu_net
+from kpose.models.hrnet import hrnet_w32, hrnet_w48, small_hrnet_w16
 from kpose.models.lite import lite_mobilenet_v3
+from kpose.models.lite_hrnet import lite_hrnet_18, lite_hrnet_30
+from kpose.models.multi_stage_hrnet import multi_stage_hrnet_w32, multi_stage_hrnet_w48
+from kpose.models.ram_gpr import ram_gpr_hrnet_w32, ram_gpr_hrnet_w48
+from kpose.models.simple_baseline import (
+    simple_baseline_mobilenet_v2,
+    simple_baseline_mobilenet_v3,
+    simple_baseline_resnet50,
+    simple_baseline_resnet101,
+    simple_baseline_resnet152,
+    simple_baseline_shufflenet_v2,
+)
+from kpose.models.soft_gated import soft_gated_hourglass
+from kpose.models.stacked_hourglass import stacked_hourglass
+from kpose.models.vipnas import vipnas_mobilenet_v3
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
-    "lite_mobilenet_v3": lite_mobilenet_v3,
+    builder.__name__: builder
+    for builder in (
+        cpn_resnet50,
+        cu_net,
+        hrnet_w32,
+        hrnet_w48,
+        lite_hrnet_18,
+        lite_hrnet_30,
+        lite_mobilenet_v3,
+        multi_stage_hrnet_w32,
+        multi_stage_hrnet_w48,
+        ram_gpr_hrnet_w32,
+        ram_gpr_hrnet_w48,
+        simple_baseline_mobilenet_v2,
+        simple_baseline_mobilenet_v3,
+        simple_baseline_resnet50,
+        simple_baseline_resnet101,
+        simple_baseline_resnet152,
+        simple_baseline_shufflenet_v2,
+        small_hrnet_w16,
+        soft_gated_hourglass,
+        stacked_hourglass,
+        vipnas_mobilenet_v3,
+    )
 }
 
 
@@ -27,7 +67,9 @@ def build_model(name: str, num_keypoints: int = 17, input_size: tuple[int, int] 
         **options: What the network's own builder takes besides, e.g. `attention="none"` for `lite_mobilenet_v3`.
 
     Returns:
-        A functional model from (B, H, W, 3) float32 normalised RGB to (B, H/4, W/4, num_keypoints) float32 heatmaps.
+        A functional model from (B, H, W, 3) float32 normalised RGB to (B, H/4, W/4, num_keypoints) float32 heatmaps, or, of a network
+        with several supervised stages, to the list of theirs, of which the last is to be decoded. (Multi-Stage HRNet has two offsets
+        besides for each joint.) The builder of each network, named as the network is, says more.
 
     Raises:
         KposeError: when the name, an option or a value is not valid; the message names the nearest valid one.

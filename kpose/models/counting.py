@@ -67,8 +67,7 @@ def count(model: keras.Model, convention: str = "plain") -> Counts:
             "mmpose": as "plain", and bias of convolutions and dense layers, 2 per element of batch normalisation, 1 per element
             of ReLU and ReLU6, pooling per input element, upsampling per output element. Figures of the lightweight networks,
             in units of 10^9.
-            "lite_hrnet": as "plain", and bias of convolutions and dense layers and 2 per element of batch normalisation. Figures of
-            the Lite-HRNet paper, in units of 2^30.
+            "lite_hrnet": the same without pooling and upsampling. Figures of the Lite-HRNet paper, in units of 2^30.
 
     Returns:
         The counts. Parameters are the trainable ones: Keras' `count_params` adds normalisation's moving statistics.
@@ -115,8 +114,8 @@ def _shape(layer: Any, tensor: Any) -> tuple[int, ...]:
 def _multiply_adds(step: Step, convention: str) -> int:
     layer = step.layer
     elements = math.prod(step.output_shape)
-    extras = convention == "mmpose"
-    affine = extras or convention == "lite_hrnet"
+    pooling = convention == "mmpose"
+    elementwise = convention in ("mmpose", "lite_hrnet")
     total = 0
     if isinstance(layer, TRANSPOSED):
         positions = step.output_shape if convention == "hrnet" else step.input_shape
@@ -124,17 +123,17 @@ def _multiply_adds(step: Step, convention: str) -> int:
     elif isinstance(layer, (*CONVOLUTIONS, keras.layers.Dense)):
         total = math.prod(layer.kernel.shape) * math.prod(step.output_shape[:-1])
     elif isinstance(layer, keras.layers.BatchNormalization):
-        return 2 * elements if affine else 0
+        return 2 * elements if elementwise else 0
     elif isinstance(layer, POOLING):
-        return math.prod(step.input_shape) if extras else 0
-    elif isinstance(layer, keras.layers.UpSampling2D) or _is_relu(layer):
-        return elements if extras else 0
+        return math.prod(step.input_shape) if pooling else 0
+    elif isinstance(layer, keras.layers.UpSampling2D):
+        return elements if pooling else 0
+    elif _is_relu(layer):
+        return elements if elementwise else 0
     elif any(len(weight.shape) > 1 for weight in layer.trainable_weights):
         raise KposeError(f"count: {layer.name} is a {type(layer).__name__}, whose multiply-adds are not known; count it by hand")
-    if affine and total:
-        total += elements * bool(getattr(layer, "use_bias", False))
-    if extras and total:
-        total += elements * _is_relu(layer)
+    if elementwise and total:
+        total += elements * bool(getattr(layer, "use_bias", False)) + elements * _is_relu(layer)
     return total
 
 

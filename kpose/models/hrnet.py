@@ -8,8 +8,8 @@ in `kpose.models.counting`), in units of 2^30; scores on COCO val2017.
     hrnet_w32          384x288    28.536 M     16.020          28.5 M, 16.0, AP 75.8
     hrnet_w48          256x192    63.596 M     14.614          63.6 M, 14.6, AP 75.1
     hrnet_w48          384x288    63.596 M     32.882          63.6 M, 32.9, AP 76.3
-    small_hrnet_w16    256x192    1.285 M      0.531           1.3 M, 0.54, AP 55.2
-    small_hrnet_w16    384x288    1.285 M      1.196           1.3 M, 1.21, AP 56.0
+    small_hrnet_w16    256x192    1.285 M      0.540           1.3 M, 0.54, AP 55.2
+    small_hrnet_w16    384x288    1.285 M      1.215           1.3 M, 1.21, AP 56.0
 
 The small network is the one Lite-HRNet (Yu et al., 2021) compares itself with: HRNet's small classification network ("W18-small-v1") at
 width 16. Its published multiply-adds include bias and normalisation: 0.537 and 1.209 so counted ("lite_hrnet").
