@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kpose", description="Top-down human pose estimation in Keras: a person box in, keypoints out.")
     parser.add_argument("--version", action="version", version=f"kpose {kpose.__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (_add_train, _add_evaluate, _add_predict, _add_inspect, _add_prepare_data, _add_benchmark):
+    for add in (_add_train, _add_evaluate, _add_predict, _add_inspect, _add_prepare_data, _add_import_weights, _add_benchmark):
         add(verbs)
     return parser
 
@@ -221,6 +221,48 @@ def _prepare_records(options: argparse.Namespace) -> None:
     from kpose.data.tfrecords import write_tfrecords
 
     write_tfrecords(training_instances(load_config(options.config, options.overrides)), options.output, shards=options.shards)
+
+
+# --- import-weights ------------------------------------------------------------------------------------------------------------------
+
+
+def _add_import_weights(verbs: argparse._SubParsersAction) -> None:
+    parser = _add_verb(
+        verbs,
+        "import-weights",
+        _import_weights,
+        "Turn a published PyTorch checkpoint into a .keras file; nothing in it is executed, and every tensor must find its place.",
+        "kpose import-weights pose_hrnet_w32_256x192.pth --model hrnet_w32 --output hrnet_w32_256x192.keras",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the .pth, .tar or .safetensors file")
+    parser.add_argument("--model", metavar="NAME", required=True, help="the network, such as hrnet_w32")
+    parser.add_argument("--output", metavar="FILE", required=True, help="the .keras file to write")
+    parser.add_argument("--skeleton", metavar="NAME_OR_FILE", default="coco_17", help="the joints it knows; default: %(default)s")
+    parser.add_argument(
+        "--input-size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, default=[256, 192], help="of its crops; default: 256 192"
+    )
+    parser.add_argument("--option", metavar="KEY=VALUE", action="append", default=[], help="an option of the network; may be repeated")
+    parser.add_argument("--trunk-only", action="store_true", help="leave the head fresh: for a trunk trained on ImageNet or other joints")
+    parser.add_argument("--licence", metavar="TEXT", default="", help="of the weights; travels inside of the file")
+    parser.add_argument("--report", action="store_true", help="list every tensor, where it went, and both shapes")
+
+
+def _import_weights(options: argparse.Namespace) -> None:
+    from kpose.config import parse_options
+    from kpose.weights.convert import import_checkpoint
+
+    report = import_checkpoint(
+        options.checkpoint,
+        options.model,
+        options.output,
+        skeleton=options.skeleton,
+        input_size=tuple(options.input_size),
+        options=parse_options(options.option),
+        trunk_only=options.trunk_only,
+        licence=options.licence,
+    )
+    if options.report:
+        print(report)
 
 
 # --- benchmark -----------------------------------------------------------------------------------------------------------------------

@@ -188,6 +188,18 @@ def dump_config(config: Config) -> str:
     return format_yaml(config.model_dump(mode="json"))
 
 
+def parse_options(assignments: Sequence[str]) -> dict[str, Any]:
+    """Options of a network given as `key=value` each, the value in YAML, such as `stages=2`.
+
+    Raises:
+        KposeError: when one is not of that form.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        _apply_override(values, assignment, {})
+    return values
+
+
 def _apply_override(values: dict[str, Any], override: str, sources: dict[str, str]) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")

@@ -56,7 +56,9 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
     assert make_parser().parse_args(example[1:]).run
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "predict", "inspect_data", "prepare_data", "benchmark", "quickstart"])
+@pytest.mark.parametrize(
+    "script", ["train", "evaluate", "predict", "inspect_data", "prepare_data", "import_weights", "model_table", "benchmark", "quickstart"]
+)
 def test_scripts_show_their_help(
     script: str, repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +77,8 @@ def test_scripts_show_their_help(
         (["train", "--config", "{config}", "training.epoch=3"], "unknown key 'training.epoch'; did you mean 'training.epochs'?\n"),
         (["evaluate", "--config", "{config}", "--weights", "gone.keras"], "kpose: there is no checkpoint gone.keras\n"),
         (["predict", "photo.jpg", "--weights", "gone.keras", "--whole-image"], "kpose: there is no checkpoint gone.keras\n"),
+        (["import-weights", "gone.pth", "--model", "hrnet_w33", "--output", "x.keras"], "'hrnet_w33'; did you mean 'hrnet_w32'?"),
+        (["import-weights", "gone.pth", "--model", "lite_mobilenet_v3", "--output", "x.keras"], "kpose: there is no checkpoint gone.pth\n"),
         (["train", "--config", "{config}"], "no dataset"),
         (["train", "--config", "{config}", "--resume"], "to resume from"),
     ],
