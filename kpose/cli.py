@@ -279,6 +279,23 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
         "kpose benchmark data --config configs/coco/lite_mobilenet_v3_256x192.yaml",
     )
     _add_config(data)
+    models = _add_verb(
+        kinds,
+        "models",
+        _benchmark_models,
+        "Milliseconds a network takes for one person, beside its size and its multiply-adds.",
+        "kpose benchmark models lite_mobilenet_v3 hrnet_w32",
+    )
+    models.add_argument("names", metavar="NAME", nargs="*", help="networks; default: all of them")
+    models.add_argument(
+        "--input-size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, default=[256, 192], help="of the crop; default: 256 192"
+    )
+
+
+def _benchmark_models(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_models
+
+    benchmark_models(options.names, tuple(options.input_size))
 
 
 def _benchmark_data(options: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ class ModelConfig(_Section):
     name: str = "lite_mobilenet_v3"
     input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = (256, 192)  # height, width
     options: dict[str, Any] = {}  # options of that network, as `build_model` takes them
-    trunk_weights: Path | None = None  # .npz of a published trunk; what fits is loaded
+    trunk_weights: Path | None = None  # of a published trunk: .npz (MobileNetV3; what fits is loaded), .pth or .safetensors (all of it)
     initial_weights: Path | None = None  # a .keras checkpoint of kpose to start from
 
 

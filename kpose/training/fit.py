@@ -32,7 +32,7 @@ from kpose.skeletons import get_skeleton
 from kpose.training.callbacks import Checkpoints, ProgressBar, TrainingLog, ValidationScore
 from kpose.training.schedules import WarmupStepDecay
 from kpose.visualize import draw_training_curve
-from kpose.weights import load_trunk
+from kpose.weights import load_torch, load_trunk
 
 METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 # `best.keras` is the network with the highest; without a validation set there is none.
@@ -58,8 +58,11 @@ def make_model(config: Config) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     skeleton = get_skeleton(config.skeleton)
     model = build_model(config.model.name, skeleton.num_joints, config.model.input_size, **config.model.options)
-    if config.model.trunk_weights:
-        print(load_trunk(model, config.model.trunk_weights, config.data.mean, config.data.std))
+    trunk = config.model.trunk_weights
+    if trunk and trunk.suffix == ".npz":
+        print(load_trunk(model, trunk, config.data.mean, config.data.std))
+    elif trunk:
+        print(f"trunk: {load_torch(model, trunk, trunk_only=True).summary}")
     if config.model.initial_weights:
         start = load_model(config.model.initial_weights)
         start.card.require_match(config, config.model.initial_weights)

@@ -21,6 +21,8 @@ from kpose.files import read_number_table
 from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
 from kpose.skeletons import COCO_17
 from kpose.training import TrainingResult, make_loss, make_model, make_optimizer, train
+from kpose.weights.torch_names import PUBLISHED, Names
+from tests.weights.torch_files import write_zip
 
 
 def tiny_network(name: str, num_keypoints: int, input_size: tuple[int, int], **options: Any) -> keras.Model:
@@ -193,6 +195,29 @@ def test_an_empty_dataset_is_refused(config: Config, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("mean_squared_error", HeatmapMeanSquaredError), ("heatmap_weighting", HeatmapWeightingLoss)])
 def test_losses_by_name(name: str, kind: type) -> None:
     assert isinstance(make_loss(parse_config({"loss": {"name": name}})), kind)
+
+
+def test_a_trunk_comes_from_a_published_checkpoint(people, tmp_path, monkeypatch, capsys):
+    """A `.pth` with the classifier of its own, as PyTorch's trunks have it."""
+    names = Names(((r"conv2d", "conv1"), (r"batch_normalization", "bn1")), head="conv2d_1")
+
+    def named(*arguments: Any, **options: Any) -> keras.Model:
+        model = tiny_network(*arguments, **options)
+        for layer, name in zip(
+            (layer for layer in model.layers if layer.weights), ("conv2d", "batch_normalization", "conv2d_1"), strict=True
+        ):
+            layer.name = name
+        return model
+
+    monkeypatch.setattr(kpose.training.fit, "build_model", named)
+    monkeypatch.setitem(PUBLISHED, "lite_mobilenet_v3", (names,))
+    tensors = {"conv1.weight": np.full((8, 3, 3, 3), 0.5, "float32"), "conv1.bias": np.zeros(8, "float32"), "fc.weight": np.ones((10, 8))}
+    tensors |= {f"bn1.{name}": np.full(8, 2.0, "float32") for name in ("weight", "bias", "running_mean", "running_var")}
+    config = make_config(people, tmp_path)
+    path = write_zip(tmp_path / "trunk.pth", {name: tensor.astype("float32") for name, tensor in tensors.items()})
+    model = make_model(config.model_copy(update={"model": config.model.model_copy(update={"trunk_weights": path})}))
+    np.testing.assert_array_equal(model.layers[1].kernel, np.full((3, 3, 3, 8), 0.5))
+    assert "trunk: 6 tensors" in (printed := capsys.readouterr().out) and "fresh: conv2d_1; not used: fc.weight" in printed
 
 
 def test_every_stage_of_a_network_is_supervised_and_the_last_one_scored(people, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from kpose.models.layers import BatchNormalization, DepthwiseConv2DTranspose
 from kpose.weights import load_torch
 from kpose.weights.convert import import_checkpoint
 from kpose.weights.torch_names import PUBLISHED, Names, names_of
-from tests.weights.test_torch_checkpoint import write_zip
+from tests.weights.torch_files import write_zip
 
 RULES = (
     (r"first_conv", r"conv1"),
