@@ -23,7 +23,7 @@ from kpose.evaluation.coco import coco_ap, coco_results, person_category, write_
 from kpose.evaluation.protocol import has_ground_truth_boxes, metrics_for_json, protocol_card, suppression_threshold
 from kpose.evaluation.suppression import oks_nms, rescore
 from kpose.files import read_json, write_json
-from kpose.inference.test_time import Forward, compile_forward, predict_heatmaps
+from kpose.inference.test_time import Forward, compile_forward, decoded_size, predict_heatmaps
 
 if TYPE_CHECKING:
     import keras
@@ -126,8 +126,7 @@ def evaluate(model: keras.Model, instances: Instances, config: Config, progress:
     Raises:
         KposeError: when a picture cannot be read, or see `score_predictions`.
     """
-    height, width = model.outputs[-1].shape[1:3]
-    preparation = preparation_from_config(config, (height, width))
+    preparation = preparation_from_config(config, decoded_size(model, instances.skeleton))
     batches = evaluation_batches(instances, preparation, config.evaluation.batch_size)
     forward = _compile_once(model, config.evaluation.batch_size)
     predictions = predict_instances(forward, instances, batches, preparation.codec, config.evaluation, progress)

@@ -22,7 +22,7 @@ from kpose.data.crops import Preparation, sample_crop
 from kpose.errors import KposeError
 from kpose.inference.images import read_image
 from kpose.inference.scores import mean_joint_scores
-from kpose.inference.test_time import Forward, compile_forward, predict_heatmaps
+from kpose.inference.test_time import Forward, compile_forward, decoded_size, predict_heatmaps
 
 Image = np.ndarray | str | Path
 Boxes = np.ndarray | Sequence[Sequence[float]]
@@ -62,14 +62,13 @@ class PoseEstimator:
             raise KposeError("this network has no card that says what it expects; load it with kpose.load_model, or give 'card'")
         if batch_size < 1:
             raise KposeError(f"batch_size must be at least 1, found {batch_size}")
-        height, width = model.outputs[-1].shape[1:3]
         self.model = model
         self.card = card
         self.skeleton = card.make_skeleton()
         self.flip = flip
         self.batch_size = batch_size
         self.keypoint_threshold = keypoint_threshold
-        self._preparation = Preparation(card.make_codec((height, width)), card.box_padding, card.mean, card.std)
+        self._preparation = Preparation(card.make_codec(decoded_size(model, self.skeleton)), card.box_padding, card.mean, card.std)
         self._cut_out = _compile_crop(self._preparation)
         self._forwards: dict[int, Forward] = {}
 

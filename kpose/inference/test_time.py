@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kpose.codecs import GaussianCodec
+from kpose.errors import KposeError
 from kpose.skeletons import Skeleton
 
 # Images (B, H, W, 3) in, heatmaps (B, h, w, K) out: a network, or its compiled form.
@@ -46,6 +47,21 @@ def compile_forward(model: keras.Model, batch_size: int) -> Forward:
         return np.concatenate(parts)
 
     return forward
+
+
+def decoded_size(model: keras.Model, skeleton: Skeleton) -> tuple[int, int]:
+    """Height and width of the heatmaps that are decoded: those of the last output.
+
+    Raises:
+        KposeError: when there is not one heatmap for each joint.
+    """
+    height, width, channels = model.outputs[-1].shape[1:]
+    if channels != skeleton.num_joints:
+        raise KposeError(
+            f"{model.name} gives {channels} maps, but skeleton {skeleton.name!r} has {skeleton.num_joints} joints, each with one heatmap; "
+            "take the skeleton it was built for (networks with offsets beside the heatmaps cannot be decoded yet)"
+        )
+    return height, width
 
 
 def predict_heatmaps(

@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 from kpose.codecs import GaussianCodec
+from kpose.errors import KposeError
 from kpose.inference import compile_forward, predict_heatmaps
-from kpose.skeletons import COCO_17
+from kpose.inference.test_time import decoded_size
+from kpose.skeletons import COCO_17, Skeleton
 
 SIZE = (32, 24)
 HEATMAP = (8, 6)
@@ -22,6 +24,12 @@ def tiny_network(outputs: int = 1) -> keras.Model:
 
 def crops(count: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(count, *SIZE, 3)).astype(np.float32)
+
+
+def test_heatmaps_that_are_not_one_for_each_joint_are_refused():
+    assert decoded_size(tiny_network(outputs=2), COCO_17) == HEATMAP
+    with pytest.raises(KposeError, match="gives 17 maps, but skeleton 'five' has 5 joints"):
+        decoded_size(tiny_network(), Skeleton("five", tuple("abcde")))
 
 
 def test_without_flip_it_is_the_network():
