@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gzip
 import json
 import os
@@ -37,16 +36,21 @@ LARGE |= {"simple_baseline_resnet101", "simple_baseline_resnet152", "lite_hrnet_
 SIZES = ((64, 64), (128, 64))
 JOINTS = 5
 
-EVERY = pytest.mark.parametrize("name", list_models())
+EVERY = pytest.mark.parametrize("model", list_models(), indirect=True)
 EVERY_LARGE_ONES_SLOWLY = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in list_models()]
+    "model", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in list_models()], indirect=True
 )
 
 
-@functools.lru_cache(maxsize=1)
 def network(name: str) -> keras.Model:
     keras.utils.set_random_seed(7)
     return build_model(name, JOINTS, SIZES[0], **OPTIONS.get(name, {}))
+
+
+@pytest.fixture(scope="module")
+def model(request: pytest.FixtureRequest) -> keras.Model:
+    """A network by its name. Built once: the scope makes pytest run all tests of a network before it goes on to the next."""
+    return network(request.param)
 
 
 def images(size=SIZES[0], batch=2):
@@ -83,8 +87,8 @@ def test_the_published_networks_are_there():
 
 
 @EVERY
-def test_heatmaps_are_a_quarter_of_the_input_and_every_size_is_known(name):
-    model = network(name)
+def test_heatmaps_are_a_quarter_of_the_input_and_every_size_is_known(model, request):
+    name = request.node.callspec.params["model"]
     assert model.name == name
     assert model.input_shape == (None, *SIZES[0], 3)
     for output, result in zip(model.outputs, outputs_of(model(images(), training=False)), strict=True):
@@ -96,49 +100,48 @@ def test_heatmaps_are_a_quarter_of_the_input_and_every_size_is_known(name):
 
 
 @EVERY_LARGE_ONES_SLOWLY
-def test_other_sizes_and_joints(name):
+def test_other_sizes_and_joints(model):
+    name = model.name
     model = build_model(name, 3, SIZES[1], **OPTIONS.get(name, {}))
     height, width = SIZES[1][0] // 4, SIZES[1][1] // 4
     assert [output.shape for output in model.outputs] == [(None, height, width, channels(name) // JOINTS * 3)] * len(model.outputs)
 
 
 @EVERY
-def test_layers_have_names_of_their_own_that_stay(name):
+def test_layers_have_names_of_their_own_that_stay(model):
     """Every operation is a layer with a name that was given to it; those with weights keep theirs, for files lean on them."""
-    model = network(name)
     names = [operation.name for operation in model.operations]
     assert len(set(names)) == len(names)
     assert all(isinstance(operation, keras.layers.Layer) for operation in model.operations)
     automatic = {keras.src.utils.naming.to_snake_case(type(operation).__name__) for operation in model.operations}
     assert not [one for one in names if re.sub(r"_\d+$", "", one) in automatic - {"image"}]
     with gzip.open(LAYER_NAMES, "rt") as file:
-        expected = json.load(file)[name]
+        expected = json.load(file)[model.name]
     assert [layer.name for layer in model.layers if layer.weights] == expected
 
 
 @EVERY_LARGE_ONES_SLOWLY
-def test_loss_falls_and_every_weight_learns(name):
+def test_loss_falls_and_every_weight_learns(model):
     """A few eager steps on a fixed batch: tracing one would take longer than all of them."""
     import tensorflow as tf
 
-    model = keras.models.clone_model(network(name))
-    model.set_weights(network(name).get_weights())
-    targets = np.random.default_rng(3).uniform(size=(2, 16, 16, channels(name))).astype("float32")
+    learner = keras.models.clone_model(model)
+    learner.set_weights(model.get_weights())
+    targets = np.random.default_rng(3).uniform(size=(2, 16, 16, channels(model.name))).astype("float32")
     loss, optimizer = HeatmapMeanSquaredError(), keras.optimizers.Adam(1e-3)
     values = []
     for _ in range(4):
         with tf.GradientTape() as tape:
-            values.append(sum(loss(targets, output) for output in outputs_of(model(images(), training=True))))
-        gradients = tape.gradient(values[-1], [weight.value for weight in model.trainable_weights])
-        without = [weight.path for weight, gradient in zip(model.trainable_weights, gradients, strict=True) if gradient is None]
+            values.append(sum(loss(targets, output) for output in outputs_of(learner(images(), training=True))))
+        gradients = tape.gradient(values[-1], [weight.value for weight in learner.trainable_weights])
+        without = [weight.path for weight, gradient in zip(learner.trainable_weights, gradients, strict=True) if gradient is None]
         assert not without
-        optimizer.apply(gradients, model.trainable_weights)
+        optimizer.apply(gradients, learner.trainable_weights)
     assert values[-1] < values[0]
 
 
 @EVERY_LARGE_ONES_SLOWLY
-def test_a_file_brings_it_back(name, tmp_path):
-    model = network(name)
+def test_a_file_brings_it_back(model, tmp_path):
     model.save(tmp_path / "network.keras")
     copy = keras.models.load_model(tmp_path / "network.keras")
     for restored, output in zip(outputs_of(copy(images())), outputs_of(model(images())), strict=True):
@@ -147,11 +150,11 @@ def test_a_file_brings_it_back(name, tmp_path):
 
 @EVERY_LARGE_ONES_SLOWLY
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_runs_in_half_precision_and_answers_in_single(name, policy):
+def test_runs_in_half_precision_and_answers_in_single(model, policy):
     with precision(policy):
-        model = build_model(name, JOINTS, SIZES[0], **OPTIONS.get(name, {}))
-    model.set_weights(network(name).get_weights())
-    for half, single in zip(outputs_of(model(images())), outputs_of(network(name)(images())), strict=True):
+        mixed = network(model.name)
+    mixed.set_weights(model.get_weights())
+    for half, single in zip(outputs_of(mixed(images())), outputs_of(model(images())), strict=True):
         assert half.dtype == "float32"
         scale = np.abs(single).max() + 1e-6
         assert np.isfinite(half).all() and np.abs(half - single).max() < 0.25 * scale
@@ -173,14 +176,13 @@ assert "tensorflow" not in sys.modules
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(list_models()) - LARGE))
-def test_another_backend_gives_the_same_without_tensorflow(name, tmp_path):
+@pytest.mark.parametrize("model", sorted(set(list_models()) - LARGE), indirect=True)
+def test_another_backend_gives_the_same_without_tensorflow(model, tmp_path):
     pytest.importorskip("torch", reason="needs the extra 'torch'")
-    model = network(name)
     model.save_weights(tmp_path / "network.weights.h5")
     np.save(tmp_path / "images.npy", images())
     subprocess.run(
-        [sys.executable, "-c", OTHER_BACKEND, str(tmp_path), name, repr(OPTIONS.get(name, {}))],
+        [sys.executable, "-c", OTHER_BACKEND, str(tmp_path), model.name, repr(OPTIONS.get(model.name, {}))],
         env={**os.environ, "KERAS_BACKEND": "torch"},
         check=True,
     )
@@ -189,7 +191,7 @@ def test_another_backend_gives_the_same_without_tensorflow(name, tmp_path):
             np.testing.assert_allclose(other, output, atol=1e-4 * np.ptp(output))
 
 
-@EVERY
+@pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("size", [(250, 192), (0, 64), (-64, 64), 64, (64.5, 64), (48, 64)])
 def test_sizes_that_do_not_divide_are_refused_in_one_line(name, size):
     with pytest.raises(KposeError, match=f"{name}: input_size is .* must be") as error:
@@ -197,14 +199,14 @@ def test_sizes_that_do_not_divide_are_refused_in_one_line(name, size):
     assert "\n" not in str(error.value)
 
 
-@EVERY
+@pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("joints", [0, -1, 2.5, True, "17"])
 def test_numbers_of_joints_that_are_none_are_refused(name, joints):
     with pytest.raises(KposeError, match=f"{name}: num_keypoints is {joints!r}"):
         build_model(name, joints, SIZES[0])
 
 
-@EVERY
+@pytest.mark.parametrize("name", list_models())
 def test_unknown_options_are_refused_with_the_valid_ones(name):
     with pytest.raises(KposeError, match=f"{name} has no option 'colour'"):
         build_model(name, JOINTS, SIZES[0], colour="blue")

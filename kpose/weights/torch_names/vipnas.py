@@ -6,6 +6,7 @@ The names are MMPose's, before and after version 1 the same after its prefix; th
 from __future__ import annotations
 
 from kpose.models.vipnas import STAGES
+from kpose.weights.torch_names.simple_baseline import HEAD_NAMES
 
 PARTS = {"expand": "expand_conv", "spatial": "depthwise_conv", "project": "linear_conv"}
 
@@ -23,12 +24,5 @@ NAMES: tuple[tuple[str, str], ...] = (
             (f"block_{index}_squeeze_restore_conv", f"layer{index + 1}.se.conv2.conv"),
         )
     ),
-    # Convolution, normalisation and ReLU follow one another in one list.
-    (r"head_1_upsample_conv", r"deconv_layers.0"),
-    (r"head_1_upsample_norm", r"deconv_layers.1"),
-    (r"head_2_upsample_conv", r"deconv_layers.3"),
-    (r"head_2_upsample_norm", r"deconv_layers.4"),
-    (r"head_3_upsample_conv", r"deconv_layers.6"),
-    (r"head_3_upsample_norm", r"deconv_layers.7"),
-    (r"heatmaps", r"final_layer"),
+    *HEAD_NAMES,
 )
