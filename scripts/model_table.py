@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from tqdm import tqdm
 
 from kpose.files import replacing
-from kpose.models.published import ROWS, Comparison, compare
+from kpose.models.published import ROWS, Comparison, compare, rounds_to
 
 HEADER = """# Published against built
 
@@ -20,7 +20,7 @@ HEADER = """# Published against built
 
 Parameters in millions, multiply-adds in the giga and by the count of the publication (`kpose.models.counting`; "hrnet" and "lite_hrnet"
 are in units of 2^30), what they are here, and the difference in percent. The last figure is the true cost in 10^9: every weight times
-the positions it is applied to. Published figures are rounded: a difference within the last printed digit says nothing.
+the positions it is applied to.
 """
 
 
@@ -30,20 +30,17 @@ def describe(comparison: Comparison) -> str:
     options = ", ".join(f"{name}={value}" for name, value in row.options.items())
     size = f"{row.input_size[0]}x{row.input_size[1]}"
 
-    def published(value: float | None) -> str:
-        return "-" if value is None else f"{value:g}"
-
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:+.1f} %"
 
     cells = [
         f"`{row.network}`" + (f" {options}" if options else ""),
         size,
-        published(row.parameters),
+        row.parameters or "-",
         f"{comparison.parameters:.3f}",
         percent(comparison.parameter_difference),
         row.convention,
-        published(row.multiply_adds),
+        row.multiply_adds or "-",
         f"{comparison.multiply_adds:.3f}",
         percent(comparison.multiply_add_difference),
         f"{comparison.true_multiply_adds:.3f}",
@@ -71,14 +68,18 @@ def main() -> int:
         lines += [describe(comparison) for comparison in comparisons if comparison.row.publication == publication] + [""]
     text = "\n".join(lines)
     print(text)
-    differences = [
-        abs(value)
-        for comparison in comparisons
-        for value in (comparison.parameter_difference, comparison.multiply_add_difference)
-        if value is not None
+    figures = [
+        (built, printed, difference)
+        for one in comparisons
+        for built, printed, difference in (
+            (one.parameters, one.row.parameters, one.parameter_difference),
+            (one.multiply_adds, one.row.multiply_adds, one.multiply_add_difference),
+        )
+        if printed is not None and difference is not None
     ]
-    close = sum(value <= 1.0 for value in differences)
-    summary = f"{close} of {len(differences)} published figures within 1 %, the others up to {max(differences, default=0):.1f} %"
+    exact = sum(rounds_to(built, printed) for built, printed, _ in figures)
+    close = sum(rounds_to(built, printed) or abs(difference) <= 1.0 for built, printed, difference in figures)
+    summary = f"{exact} of {len(figures)} published figures are met to the last printed digit, {close} so or within 1 %"
     if options.network is None:
         with replacing(options.output) as partial:
             partial.write_text(f"{text}\n{summary[0].upper()}{summary[1:]}.\n", encoding="utf-8")

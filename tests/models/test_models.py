@@ -29,7 +29,7 @@ OPTIONS = {
 }
 """Networks that can be built small are."""
 
-LARGE = {"hrnet_w48", "multi_stage_hrnet_w32", "multi_stage_hrnet_w48", "ram_gpr_hrnet_w32", "ram_gpr_hrnet_w48"}
+LARGE = {"hrnet_w32", "hrnet_w48", "multi_stage_hrnet_w32", "multi_stage_hrnet_w48", "ram_gpr_hrnet_w32", "ram_gpr_hrnet_w48"}
 LARGE |= {"simple_baseline_resnet101", "simple_baseline_resnet152", "lite_hrnet_30"}
 """Each has a smaller relative of the same file, which stands for it where a test takes long."""
 
