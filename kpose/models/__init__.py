@@ -10,8 +10,9 @@ import keras
 
 from kpose.errors import KposeError, did_you_mean
 from kpose.models.counting import Counts, count
+from kpose.models.coupled_u_net import cu_net
 from kpose.models.cpn import cpn_resnet50
-from kpose.models.cu_net import cu_net
+from kpose.models.hourglass import stacked_hourglass
 from kpose.models.hrnet import hrnet_w32, hrnet_w48, small_hrnet_w16
 from kpose.models.lite import lite_mobilenet_v3
 from kpose.models.lite_hrnet import lite_hrnet_18, lite_hrnet_30
@@ -26,7 +27,6 @@ from kpose.models.simple_baseline import (
     simple_baseline_shufflenet_v2,
 )
 from kpose.models.soft_gated import soft_gated_hourglass
-from kpose.models.stacked_hourglass import stacked_hourglass
 from kpose.models.vipnas import vipnas_mobilenet_v3
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from kpose.models import build_model, count
 from kpose.models.counting import UNITS
-from kpose.models.cu_net import PRESETS as CU_NET
+from kpose.models.coupled_u_net import PRESETS as CU_NET
 from kpose.models.soft_gated import PRESETS as SOFT_GATED
 
 MULTI_STAGE_HRNET = "Multi-Stage HRNet (Huang and Zhu, 2019)"

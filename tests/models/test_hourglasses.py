@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from kpose.errors import KposeError
-from kpose.models import count, soft_gated
-from kpose.models import cu_net as coupled
-from kpose.models.cu_net import cu_net
+from kpose.models import count, coupled_u_net, soft_gated
+from kpose.models.coupled_u_net import cu_net
+from kpose.models.hourglass import stacked_hourglass
 from kpose.models.soft_gated import SoftGate, soft_gated_hourglass
-from kpose.models.stacked_hourglass import stacked_hourglass
 
 MPII = {"num_keypoints": 16, "input_size": (256, 256)}
 TINY = {"num_keypoints": 5, "input_size": (64, 64)}
@@ -141,13 +140,13 @@ class TestSoftGated:
 
 class TestCuNet:
     def test_every_preset_is_counted(self):
-        assert set(coupled.PRESETS) == set(CU_NET)
+        assert set(coupled_u_net.PRESETS) == set(CU_NET)
 
     @pytest.mark.parametrize("preset", presets(CU_NET))
     def test_costs_about_what_was_published(self, preset):
         """The module says what is known about the multiply-adds of the two large ones."""
         params, macs, published_params, published_macs = CU_NET[preset]
-        found = count(cu_net(**MPII, **coupled.PRESETS[preset]))
+        found = count(cu_net(**MPII, **coupled_u_net.PRESETS[preset]))
         assert found.params == params and found.macs == pytest.approx(macs, abs=1e5)
         assert params / 1e6 == pytest.approx(published_params, rel=0.022)
         tolerance = {"4x128_growth_32": 0.055, "8x128_growth_32": 0.15}.get(preset, 0.022)
@@ -156,7 +155,7 @@ class TestCuNet:
     @pytest.mark.slow
     def test_eight_coupled_u_nets_have_the_published_weights_in_their_convolutions(self):
         """10.1 M are those of the convolutions alone, and 12.7 G the cost without the coupling between the U-Nets' inputs."""
-        model = cu_net(**MPII, **coupled.PRESETS["8x128_growth_32"])
+        model = cu_net(**MPII, **coupled_u_net.PRESETS["8x128_growth_32"])
         assert sum(layer.count_params() for layer in model.layers if isinstance(layer, keras.layers.Conv2D)) == 10_144_128
         extra = sum((model.get_layer(f"stack_{stack}_input_conv").input.shape[-1] - 128) * 128 * 64**2 for stack in range(2, 9))
         assert count(model).macs - extra == pytest.approx(12.712e9, abs=1e6)

@@ -9,12 +9,14 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+import kpose.models
 from kpose.errors import KposeError
 from kpose.losses import HeatmapMeanSquaredError
 from kpose.models import BUILDERS, build_model, count, list_models
@@ -215,3 +217,10 @@ def test_unknown_options_are_refused_with_the_valid_ones(name):
 def test_unknown_name_names_the_nearest():
     with pytest.raises(KposeError, match="no network is called 'lite_mobilenetv3'; did you mean 'lite_mobilenet_v3'"):
         build_model("lite_mobilenetv3")
+
+
+def test_no_builder_hides_a_module():
+    """`import kpose.models.x as y` gives the attribute `x` of the package, which must be the module."""
+    modules = {path.stem for path in Path(kpose.models.__file__).parent.glob("*.py")} - {"__init__"}
+    hidden = {name for name in modules if not isinstance(getattr(kpose.models, name, types), types.ModuleType)}
+    assert not hidden

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from kpose.models.cu_net import cu_net
+from kpose.models.coupled_u_net import cu_net
+from kpose.models.hourglass import stacked_hourglass
 from kpose.models.soft_gated import GATES, MERGES, soft_gated_hourglass
-from kpose.models.stacked_hourglass import stacked_hourglass
 from kpose.weights.torch_import import load_torch
 from kpose.weights.torch_names import Names
 from kpose.weights.torch_names.stacked_hourglass import (

@@ -1,6 +1,6 @@
 """What published PyTorch checkpoints of the stacked hourglass call its layers.
 
-One table for each variant of `kpose.models.stacked_hourglass`, up to its 8 stacks:
+One table for each variant of `kpose.models.hourglass`, up to its 8 stacks:
 
 * `PRINCETON_NAMES`, variant "newell": princeton-vl/pytorch_stacked_hourglass, the authors' own PyTorch code.
 * `PYTORCH_POSE_NAMES`, variant "pytorch_pose": bearpaw/pytorch-pose, its checkpoints with one residual block at a place
