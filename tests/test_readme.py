@@ -52,7 +52,7 @@ def test_commands_in_the_head_of_a_configuration_are_its_own(path: Path) -> None
 
 
 def test_python_compiles() -> None:
-    programs = [block for block in indented(README) if "import" in block]
+    programs = [block for block in indented(README) if re.search(r"^(import|from) ", block, flags=re.MULTILINE)]
     assert programs
     for program in programs:
         compile(program, "README.md", "exec")

@@ -37,14 +37,14 @@ def check_num_keypoints(network: str, num_keypoints: Any) -> int:
     return int(num_keypoints)
 
 
-def check_integer(network: str, argument: str, value: Any, minimum: int, maximum: int | None = None, multiple: int = 1) -> None:
-    """Raises KposeError when `value` is no integer from `minimum` to `maximum` that is a multiple of `multiple`."""
+def check_integer(network: str, argument: str, value: Any, minimum: int = 1, maximum: int | None = None, multiple: int = 1) -> None:
+    """Raises KposeError when `value` is no integer from `minimum` to `maximum`, or no multiple of `multiple`."""
     valid = isinstance(value, int) and not isinstance(value, bool) and value >= minimum and value % multiple == 0
     if valid and (maximum is None or value <= maximum):
         return
-    kind = f"a multiple of {multiple}," if multiple > 1 else "an integer,"
-    limits = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
-    raise KposeError(f"{network}: {argument} is {value!r}, but must be {kind} {limits}")
+    limits = f"of {minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
+    wanted = f"an integer {limits}" if multiple == 1 else f"a positive multiple of {multiple}"
+    raise KposeError(f"{network}: {argument} is {value!r}, but must be {wanted}")
 
 
 def check_choice(network: str, argument: str, value: Any, choices: Iterable[str]) -> None:

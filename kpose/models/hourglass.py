@@ -72,7 +72,7 @@ def stacked_hourglass(
     check_choice(name, "variant", variant, VARIANTS)
     height, width = check_input_size(name, input_size, multiple=4 << (CORNERNET_DEPTH if variant == "cornernet" else DEPTH))
     check_integer(name, "stacks", stacks, minimum=1, maximum=8)
-    check_integer(name, "channels", channels, minimum=2, multiple=2)
+    check_integer(name, "channels", channels, multiple=2)
 
     inputs = keras.Input((height, width, 3), name="image")
     if variant == "cornernet":

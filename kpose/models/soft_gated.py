@@ -131,7 +131,7 @@ def soft_gated_hourglass(
     num_keypoints = check_num_keypoints(name, num_keypoints)
     height, width = check_input_size(name, input_size, multiple=4 << DEPTH)
     check_integer(name, "stacks", stacks, minimum=1)
-    check_integer(name, "channels", channels, minimum=4, multiple=4)
+    check_integer(name, "channels", channels, multiple=4)
     check_choice(name, "merge", merge, MERGES)
     check_choice(name, "gate", gate, GATES)
     if isinstance(gate_initial_value, bool) or not isinstance(gate_initial_value, int | float) or not math.isfinite(gate_initial_value):

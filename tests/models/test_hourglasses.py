@@ -119,10 +119,10 @@ class TestSoftGated:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"channels": 70}, "channels is 70, but must be a multiple of 4, 4 or more"),
+            ({"channels": 70}, "channels is 70, but must be a positive multiple of 4"),
             ({"channels": 0}, "channels is 0"),
             ({"channels": "144"}, "channels is '144'"),
-            ({"stacks": 0}, "stacks is 0, but must be an integer, 1 or more"),
+            ({"stacks": 0}, "stacks is 0, but must be an integer of 1 or more"),
             ({"stacks": True}, "stacks is True"),
             ({"merge": "add"}, "merge is 'add', but must be one of concat, concat_grouped, sum"),
             ({"gate": "chanel"}, "gate is 'chanel'.*did you mean 'channel'"),
@@ -193,8 +193,8 @@ class TestCuNet:
         [
             ({"stacks": 0}, "stacks is 0"),
             ({"channels": 0}, "channels is 0"),
-            ({"growth": 1.5}, "growth is 1.5, but must be an integer, 1 or more"),
-            ({"order": -1}, "order is -1, but must be an integer, 0 or more"),
+            ({"growth": 1.5}, "growth is 1.5, but must be an integer of 1 or more"),
+            ({"order": -1}, "order is -1, but must be an integer of 0 or more"),
             ({"input_size": (64, 96)}, "multiple of 64"),
         ],
     )
@@ -243,8 +243,8 @@ class TestStackedHourglass:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"stacks": 9}, "stacks is 9, but must be an integer, 1 to 8"),
-            ({"channels": 15}, "channels is 15, but must be a multiple of 2, 2 or more"),
+            ({"stacks": 9}, "stacks is 9, but must be an integer from 1 to 8"),
+            ({"channels": 15}, "channels is 15, but must be a positive multiple of 2"),
             ({"variant": "newel"}, "did you mean 'newell'"),
             ({"input_size": (96, 96)}, "multiple of 64"),
             ({"input_size": (64, 64), "variant": "cornernet"}, "multiple of 128"),

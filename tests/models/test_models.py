@@ -49,10 +49,28 @@ def network(name: str) -> keras.Model:
     return build_model(name, JOINTS, SIZES[0], **OPTIONS.get(name, {}))
 
 
+def calibrate(model: keras.Model) -> None:
+    """Makes normalisations take back what grows: with fresh statistics a deep network leaves the range of half precision.
+
+    What is small stays so: to blow it up would blow up rounding too.
+    """
+    normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in normalisations]
+    for layer in normalisations:
+        layer.momentum = 0.0
+    model(images(), training=True)
+    for layer, momentum in zip(normalisations, momenta, strict=True):
+        layer.momentum = momentum
+        layer.moving_mean.assign(keras.ops.zeros_like(layer.moving_mean))
+        layer.moving_variance.assign(keras.ops.maximum(layer.moving_variance, 1.0))
+
+
 @pytest.fixture(scope="module")
 def model(request: pytest.FixtureRequest) -> keras.Model:
     """A network by its name. Built once: the scope makes pytest run all tests of a network before it goes on to the next."""
-    return network(request.param)
+    model = network(request.param)
+    calibrate(model)
+    return model
 
 
 def images(size=SIZES[0], batch=2):
@@ -130,7 +148,7 @@ def test_loss_falls_and_every_weight_learns(model):
     learner = keras.models.clone_model(model)
     learner.set_weights(model.get_weights())
     targets = np.random.default_rng(3).uniform(size=(2, 16, 16, channels(model.name))).astype("float32")
-    loss, optimizer = HeatmapMeanSquaredError(), keras.optimizers.Adam(1e-3)
+    loss, optimizer = HeatmapMeanSquaredError(), keras.optimizers.Adam(1e-4)
     values = []
     for _ in range(4):
         with tf.GradientTape() as tape:
