@@ -63,7 +63,7 @@ $(DEV): $(INPUTS)
 	@touch $(CORE) $@
 
 $(TORCH): $(INPUTS) | $(DEV)
-	$(call install,'.[dev,torch]')
+	$(call install,'.[torch]')
 	@touch $(CORE) $(DEV) $@
 
 define check_python
