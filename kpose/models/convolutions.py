@@ -28,6 +28,11 @@ def lecun_uniform() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(1.0 / 3.0, mode="fan_in", distribution="uniform")
 
 
+def small_normal() -> keras.initializers.Initializer:
+    """normal(0, 0.001), from which heads start, and HRNet as a whole. A new one for each layer: one instance draws the same twice."""
+    return keras.initializers.RandomNormal(stddev=0.001)
+
+
 def pad_for_stride(x: Any, kernel_size: int, stride: int, padding: str, name: str) -> tuple[Any, str]:
     """Pads `x` for a strided convolution and says which `padding` argument that convolution then needs.
 
@@ -130,5 +135,5 @@ def heatmap_conv(x: Any, channels: int, *, name: str = "heatmaps", kernel_initia
     Returns:
         (B, H, W, channels) float32.
     """
-    kernel_initializer = kernel_initializer or keras.initializers.RandomNormal(stddev=0.001)
+    kernel_initializer = kernel_initializer or small_normal()
     return keras.layers.Conv2D(channels, 1, kernel_initializer=kernel_initializer, dtype="float32", name=name)(x)

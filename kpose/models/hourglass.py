@@ -27,7 +27,7 @@ from typing import Any
 import keras
 
 from kpose.models.checks import check_choice, check_input_size, check_integer, check_num_keypoints
-from kpose.models.convolutions import activate, conv_norm, heatmap_conv, lecun_uniform
+from kpose.models.convolutions import activate, conv_norm, heatmap_conv, lecun_uniform, small_normal
 from kpose.models.stacks import heatmaps_name, pre_activated_conv, stacked_model
 
 DEPTH = 4
@@ -133,17 +133,17 @@ def _residual(x: Any, channels: int, name: str) -> Any:
 
 def _cornernet(inputs: Any, num_keypoints: int, stacks: int, channels: int) -> list[Any]:
     """The heatmaps of all stacks."""
-    x = conv_norm(inputs, channels // 2, 7, 2, kernel_initializer=_small_normal(), name="stem")
+    x = conv_norm(inputs, channels // 2, 7, 2, kernel_initializer=small_normal(), name="stem")
     x = _basic_block(x, channels, 2, "stem_block_0")
     outputs = []
     for stack in range(1, stacks + 1):
         name = f"stack_{stack}"
         features = _cornernet_hourglass(x, name)
-        features = conv_norm(features, channels, 3, kernel_initializer=_small_normal(), name=f"{name}_output")
+        features = conv_norm(features, channels, 3, kernel_initializer=small_normal(), name=f"{name}_output")
         outputs.append(heatmap_conv(features, num_keypoints, name=heatmaps_name(stack, stacks)))
         if stack < stacks:
             remapped = [
-                conv_norm(tensor, channels, kernel_initializer=_small_normal(), activation=None, name=f"{name}_remap_{part}")
+                conv_norm(tensor, channels, kernel_initializer=small_normal(), activation=None, name=f"{name}_remap_{part}")
                 for part, tensor in (("input", x), ("features", features))
             ]
             x = activate(keras.layers.Add(name=f"{name}_remap_add")(remapped), f"{name}_remap", "relu")
@@ -177,12 +177,8 @@ def _basic_blocks(x: Any, widths: list[int], stride: int, name: str) -> Any:
 
 def _basic_block(x: Any, channels: int, stride: int, name: str) -> Any:
     """ResNet's basic block: two 3x3 convolutions, and a 1x1 on the shortcut where width or resolution change."""
-    residual = conv_norm(x, channels, 3, stride, kernel_initializer=_small_normal(), name=f"{name}_1")
-    residual = conv_norm(residual, channels, 3, kernel_initializer=_small_normal(), activation=None, name=f"{name}_2")
+    residual = conv_norm(x, channels, 3, stride, kernel_initializer=small_normal(), name=f"{name}_1")
+    residual = conv_norm(residual, channels, 3, kernel_initializer=small_normal(), activation=None, name=f"{name}_2")
     if stride != 1 or x.shape[-1] != channels:
-        x = conv_norm(x, channels, 1, stride, kernel_initializer=_small_normal(), activation=None, name=f"{name}_shortcut")
+        x = conv_norm(x, channels, 1, stride, kernel_initializer=small_normal(), activation=None, name=f"{name}_shortcut")
     return activate(keras.layers.Add(name=f"{name}_add")([x, residual]), name, "relu")
-
-
-def _small_normal() -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.001)

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kpose.models.checks import check_input_size, check_num_keypoints
-from kpose.models.convolutions import conv_norm, heatmap_conv
+from kpose.models.convolutions import conv_norm, heatmap_conv, small_normal
 
 STRIDE = 32
 """Of the lowest of the four resolutions."""
@@ -180,11 +180,6 @@ def _add_relu(tensors: list[Any], name: str) -> Any:
 def hrnet_conv(x: Any, filters: int, kernel_size: int = 1, stride: int = 1, *, name: str, activation: str | None = "relu") -> Any:
     """`conv_norm` that starts as every convolution of HRNet does; arguments as there."""
     return conv_norm(x, filters, kernel_size, stride, name=name, activation=activation, kernel_initializer=small_normal())
-
-
-def small_normal() -> keras.initializers.Initializer:
-    """normal(0, 0.001), from which all of HRNet starts. A new one for each layer: Keras' initialisers draw the same twice."""
-    return keras.initializers.RandomNormal(stddev=0.001)
 
 
 def hrnet(name: str, width: int, num_keypoints: int = 17, input_size: tuple[int, int] = (256, 192), recipe: Recipe = RECIPE) -> keras.Model:

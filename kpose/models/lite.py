@@ -20,7 +20,7 @@ import keras
 
 from kpose.errors import KposeError
 from kpose.models.checks import check_choice, check_input_size, check_num_keypoints
-from kpose.models.convolutions import conv_norm, he_normal, heatmap_conv, lecun_uniform, normalise
+from kpose.models.convolutions import conv_norm, he_normal, heatmap_conv, lecun_uniform, normalise, small_normal
 from kpose.models.layers import ChannelPooling, DepthwiseConv2DTranspose
 from kpose.models.mobilenet_v3 import BLOCKS, channel_gate, mobilenet_v3_large, squeeze_and_excite
 
@@ -77,7 +77,7 @@ def lite_mobilenet_v3(
 
 def _upsample(x: Any, name: str) -> Any:
     """One step of the head: resolution doubled per channel, then channels mixed (section III-A)."""
-    x = DepthwiseConv2DTranspose(keras.initializers.RandomNormal(stddev=0.001), name=f"{name}_upsample_conv")(x)
+    x = DepthwiseConv2DTranspose(small_normal(), name=f"{name}_upsample_conv")(x)
     x = normalise(x, f"{name}_upsample", "relu")
     return conv_norm(x, HEAD_WIDTH, use_bias=True, kernel_initializer=lecun_uniform(), name=f"{name}_pointwise")
 

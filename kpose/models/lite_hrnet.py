@@ -22,7 +22,7 @@ from typing import Any
 import keras
 
 from kpose.models.checks import check_input_size, check_num_keypoints
-from kpose.models.convolutions import conv_norm, depthwise_conv_norm, heatmap_conv
+from kpose.models.convolutions import conv_norm, depthwise_conv_norm, heatmap_conv, small_normal
 from kpose.models.layers import ChannelShuffle, ChannelSlice, CornerAlignedUpSampling2D
 
 STEM_WIDTH = 32
@@ -160,9 +160,9 @@ def _cross_resolution_weighting(branches: Branches, name: str) -> Branches:
 def _spatial_weighting(x: Any, name: str) -> Any:
     """Scales every channel by a weight computed from the means of all: squeeze-and-excite, with a sigmoid."""
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
-    gate = keras.layers.Conv2D(x.shape[-1] // SPATIAL_RATIO, 1, kernel_initializer=_normal(), name=f"{name}_reduce_conv")(gate)
+    gate = keras.layers.Conv2D(x.shape[-1] // SPATIAL_RATIO, 1, kernel_initializer=small_normal(), name=f"{name}_reduce_conv")(gate)
     gate = keras.layers.ReLU(name=f"{name}_reduce_relu")(gate)
-    gate = keras.layers.Conv2D(x.shape[-1], 1, kernel_initializer=_normal(), name=f"{name}_restore_conv")(gate)
+    gate = keras.layers.Conv2D(x.shape[-1], 1, kernel_initializer=small_normal(), name=f"{name}_restore_conv")(gate)
     gate = keras.layers.Activation("sigmoid", name=f"{name}_gate")(gate)
     return keras.layers.Multiply(name=f"{name}_scale")([x, gate])
 
@@ -220,13 +220,9 @@ def _separable_conv_norm(x: Any, filters: int, stride: int = 1, *, name: str, ac
 
 
 def _conv_norm(x: Any, *arguments: int, name: str, activation: str | None = "relu") -> Any:
-    return conv_norm(x, *arguments, name=name, activation=activation, kernel_initializer=_normal())
+    return conv_norm(x, *arguments, name=name, activation=activation, kernel_initializer=small_normal())
 
 
 def _depthwise_conv_norm(x: Any, stride: int = 1, *, name: str) -> Any:
     """3x3, without activation."""
-    return depthwise_conv_norm(x, 3, stride, name=name, activation=None, depthwise_initializer=_normal())
-
-
-def _normal() -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.001)
+    return depthwise_conv_norm(x, 3, stride, name=name, activation=None, depthwise_initializer=small_normal())

@@ -32,8 +32,8 @@ from keras import ops
 
 from kpose.errors import KposeError
 from kpose.models.checks import check_input_size, check_num_keypoints
-from kpose.models.convolutions import he_normal, heatmap_conv, normalise
-from kpose.models.hrnet import RECIPE, STRIDE, Recipe, exchange, first_stage, hrnet_conv, parallel_stages, plain_sum, small_normal
+from kpose.models.convolutions import he_normal, heatmap_conv, normalise, small_normal
+from kpose.models.hrnet import RECIPE, STRIDE, Recipe, exchange, first_stage, hrnet_conv, parallel_stages, plain_sum
 
 RESOLUTIONS = 4
 

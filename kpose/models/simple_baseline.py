@@ -27,7 +27,7 @@ from typing import Any
 import keras
 
 from kpose.models.checks import check_choice, check_input_size, check_num_keypoints
-from kpose.models.convolutions import heatmap_conv, normalise
+from kpose.models.convolutions import heatmap_conv, normalise, small_normal
 from kpose.models.mobilenet_v2 import mobilenet_v2
 from kpose.models.mobilenet_v3 import BLOCKS, mobilenet_v3_large
 from kpose.models.resnet import RESNET_50, RESNET_101, RESNET_152, resnet
@@ -53,7 +53,7 @@ def upsampling_head(x: Any, num_keypoints: int) -> Any:
         (B, 8H, 8W, num_keypoints) float32.
     """
     for step in range(1, HEAD_STEPS + 1):
-        initializer = keras.initializers.RandomNormal(stddev=0.001)
+        initializer = small_normal()
         name = f"head_{step}_upsample"
         # Here "same" takes away one pixel on every side, as PyTorch's padding=1 does.
         x = keras.layers.Conv2DTranspose(

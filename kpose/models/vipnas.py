@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kpose.models.checks import check_input_size, check_num_keypoints
-from kpose.models.convolutions import conv_norm, depthwise_conv_norm, heatmap_conv, normalise, pad_for_stride
+from kpose.models.convolutions import conv_norm, depthwise_conv_norm, heatmap_conv, normalise, pad_for_stride, small_normal
 from kpose.models.layers import DepthwiseConv2DTranspose, GroupedConv2D
 
 STEM_WIDTH = 16
@@ -72,14 +72,14 @@ def vipnas_mobilenet_v3(num_keypoints: int = 17, input_size: tuple[int, int] = (
     height, width = check_input_size(name, input_size, multiple=32)
 
     inputs = keras.Input((height, width, 3), name="image")
-    x = conv_norm(inputs, STEM_WIDTH, 3, 2, activation="hard_swish", kernel_initializer=_normal(), name="stem")
+    x = conv_norm(inputs, STEM_WIDTH, 3, 2, activation="hard_swish", kernel_initializer=small_normal(), name="stem")
     index = 0
     for stage in STAGES:
         for position in range(stage.blocks):
             x = _inverted_residual(x, stage, stage.stride if position == 0 else 1, f"block_{index}")
             index += 1
     for step in range(1, HEAD_STEPS + 1):
-        x = DepthwiseConv2DTranspose(_normal(), name=f"head_{step}_upsample_conv")(x)
+        x = DepthwiseConv2DTranspose(small_normal(), name=f"head_{step}_upsample_conv")(x)
         x = normalise(x, f"head_{step}_upsample", "relu")
     return keras.Model(inputs, heatmap_conv(x, num_keypoints), name=name)
 
@@ -87,11 +87,13 @@ def vipnas_mobilenet_v3(num_keypoints: int = 17, input_size: tuple[int, int] = (
 def _inverted_residual(inputs: Any, stage: Stage, stride: int, name: str) -> Any:
     x = inputs
     if stage.expansion > 1:
-        x = conv_norm(x, stage.expansion * stage.width, activation=stage.activation, kernel_initializer=_normal(), name=f"{name}_expand")
+        x = conv_norm(
+            x, stage.expansion * stage.width, activation=stage.activation, kernel_initializer=small_normal(), name=f"{name}_expand"
+        )
     x = _spatial_conv_norm(x, stage, stride, f"{name}_spatial")
     if stage.attention:
         x = _squeeze_and_excite(x, f"{name}_squeeze")
-    x = conv_norm(x, stage.width, activation=None, kernel_initializer=_normal(), name=f"{name}_project")
+    x = conv_norm(x, stage.width, activation=None, kernel_initializer=small_normal(), name=f"{name}_project")
     if stride == 1 and inputs.shape[-1] == stage.width:
         x = keras.layers.Add(name=f"{name}_add")([inputs, x])
     return x
@@ -101,7 +103,9 @@ def _spatial_conv_norm(x: Any, stage: Stage, stride: int, name: str) -> Any:
     """The convolution over space; with as many groups as channels it is a depthwise one."""
     channels = x.shape[-1]
     if stage.groups == channels:
-        return depthwise_conv_norm(x, stage.kernel_size, stride, activation=stage.activation, depthwise_initializer=_normal(), name=name)
+        return depthwise_conv_norm(
+            x, stage.kernel_size, stride, activation=stage.activation, depthwise_initializer=small_normal(), name=name
+        )
     x, padding = pad_for_stride(x, stage.kernel_size, stride, "symmetric", f"{name}_conv_pad")
     x = GroupedConv2D(
         channels,
@@ -110,7 +114,7 @@ def _spatial_conv_norm(x: Any, stage: Stage, stride: int, name: str) -> Any:
         padding=padding,
         groups=stage.groups,
         use_bias=False,
-        kernel_initializer=_normal(),
+        kernel_initializer=small_normal(),
         name=f"{name}_conv",
     )(x)
     return normalise(x, name, stage.activation)
@@ -122,13 +126,9 @@ def _squeeze_and_excite(inputs: Any, name: str) -> Any:
     That is the hard sigmoid of OpenMMLab's code at the time, three times as steep as the usual one, (x + 3) / 6, which Keras has.
     """
     x = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(inputs)
-    x = keras.layers.Conv2D(inputs.shape[-1] // SQUEEZE_RATIO, 1, kernel_initializer=_normal(), name=f"{name}_reduce_conv")(x)
+    x = keras.layers.Conv2D(inputs.shape[-1] // SQUEEZE_RATIO, 1, kernel_initializer=small_normal(), name=f"{name}_reduce_conv")(x)
     x = keras.layers.ReLU(name=f"{name}_reduce_relu")(x)
-    x = keras.layers.Conv2D(inputs.shape[-1], 1, kernel_initializer=_normal(), name=f"{name}_restore_conv")(x)
+    x = keras.layers.Conv2D(inputs.shape[-1], 1, kernel_initializer=small_normal(), name=f"{name}_restore_conv")(x)
     x = keras.layers.Rescaling(3.0, name=f"{name}_steepen")(x)
     x = keras.layers.Activation("hard_sigmoid", name=f"{name}_gate")(x)
     return keras.layers.Multiply(name=f"{name}_scale")([inputs, x])
-
-
-def _normal() -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.001)
