@@ -50,19 +50,30 @@ class ModelConfig(_Section):
 class CodecConfig(_Section):
     """How keypoints become heatmaps and back."""
 
-    name: Literal["gaussian"] = "gaussian"
-    sigma: Positive = 2.0  # heatmap pixels
+    name: Literal["gaussian", "offset"] = "gaussian"  # a Gaussian per joint; or a disc and the offsets to the joint inside of it
+    sigma: Positive = 2.0  # gaussian: heatmap pixels
+    center: Literal["rounded", "exact"] = "rounded"  # gaussian: whether its centre is a whole heatmap pixel, as published, or the joint's
+    radius: Positive = 4.0  # offset: of the disc, heatmap pixels
     alignment: Literal["classic", "unbiased"] = "classic"
+    decoding: Literal["argmax", "quarter_offset", "dark"] = "quarter_offset"  # gaussian: from the maximum to the joint
+    stage_spread: list[Positive] = []  # coarse to fine: each output's sigma or radius is times this; default: 1 for all
 
 
 class DatasetConfig(_Section):
     """One source of annotated people."""
 
-    format: Literal["coco", "tfrecord"] = "coco"
-    annotations: Path | None = None  # COCO-style JSON; with `tfrecord`, the JSON that the evaluation compares with
-    images: Path | None = None  # the folder that file names in the JSON are relative to
+    format: Literal["coco", "mpii", "lsp", "lspet", "aic", "crowdpose", "tfrecord"] = "coco"
+    annotations: Path | None = None  # the dataset's own file; with `tfrecord`, the JSON that the evaluation compares with
+    images: Path | None = None  # the folder that file names of the annotation are relative to
+    head_boxes: Path | None = None  # mpii: gt_valid.mat, whose people are those of valid.json in its order; PCKh needs their head boxes
     records: str | None = None  # pattern of TFRecord shards, such as data/coco-train-*.tfrecord
+    name: str | None = None  # what scores and reports call it; default: the format
+    skeleton: str | None = None  # its own joints; default: those of the format, for `coco` and `tfrecord` the experiment's
+    rename: dict[str, str] = {}  # its joints that the experiment's skeleton calls by another name, such as neck: upper_neck
+    interpolate: dict[str, list[str]] = {}  # joints it lacks as the mean of some it has, such as pelvis: [left_hip, right_hip]
+    people: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]] | None = None  # only those from .. up to, in its order
     repeat: Annotated[int, Field(gt=0)] = 1  # each person is seen so often in an epoch (training)
+    weight: Positive | None = None  # share of the training samples beside the other datasets' weights; default: by size
     detections: Path | None = None  # person boxes to use instead of the ground truth (evaluation)
     minimum_box_score: float = 0.0  # detections below it are left out
     exclude: dict[str, list[str | int]] = {}  # leave out images by a field of the JSON, such as take: [20241207_101929]
@@ -73,11 +84,16 @@ class DataConfig(_Section):
     """Where people come from and how they are cut out."""
 
     train: list[DatasetConfig] = []
-    validation: DatasetConfig | None = None
+    validation: list[DatasetConfig] = []  # each is scored under its own protocol, the first decides which checkpoint is the best
     box_padding: Positive = 1.25  # the box is grown to the crop's aspect ratio, then by this factor
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     shuffle_buffer: Annotated[int, Field(gt=0)] = 2048  # people; TFRecords only, files are shuffled over the whole set
+
+    @pydantic.field_validator("validation", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [] if value is None else [value] if isinstance(value, (dict, DatasetConfig)) else value
 
 
 class AugmentationConfig(_Section):
@@ -86,7 +102,9 @@ class AugmentationConfig(_Section):
     flip_probability: Fraction = 0.5
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 45.0  # standard deviation of a normal, clipped at twice this
     rotation_probability: Fraction = 0.6
+    rotation_distribution: Literal["normal", "uniform"] = "normal"  # uniform: in -rotation_degrees .. rotation_degrees
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.35  # 1 + normal times this, clipped to 1 - scale .. 1 + scale
+    scale_distribution: Literal["normal", "uniform"] = "normal"  # uniform: in 1 - scale .. 1 + scale
     half_body_probability: Fraction = 0.3
     half_body_minimum_joints: Annotated[int, Field(ge=0)] = 8  # only people with more visible joints
     half_body_padding: Positive = 1.5
@@ -100,8 +118,11 @@ class AugmentationConfig(_Section):
 class LossConfig(_Section):
     """What is minimised."""
 
-    name: Literal["heatmap_weighting", "mean_squared_error"] = "heatmap_weighting"
+    name: Literal["heatmap_weighting", "mean_squared_error", "offset"] = "heatmap_weighting"
     weighting: Literal["none", "x", "2x", "x^2", "e^x"] = "x"  # F of the heatmap-weighting loss
+    offset_error: Literal["squared", "smooth_l1"] = "squared"  # of the offsets inside of the disc
+    hard_keypoints: Annotated[int, Field(gt=0)] | None = None  # the last output learns from its worst joints alone, so many a person
+    stage_weights: list[Annotated[float, Field(ge=0)]] = []  # of the outputs' losses; default: 1 for all
 
 
 class TrainingConfig(_Section):
@@ -109,11 +130,16 @@ class TrainingConfig(_Section):
 
     epochs: Annotated[int, Field(gt=0)] = 210
     batch_size: Annotated[int, Field(gt=0)] = 64
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # adamw, sgd: decoupled, times the learning rate
     learning_rate: Positive = 5e-4
+    schedule: Literal["steps", "restarts"] = "steps"  # drops at epochs; or cosine descents with restarts (SGDR)
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001  # of the learning rate, at the first step
     drop_epochs: list[Annotated[int, Field(gt=0)]] = [170, 200]  # the learning rate is multiplied by `drop_factor` after each
     drop_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    first_restart: Annotated[int, Field(gt=0)] = 16  # restarts: epochs of the first descent
+    restart_factor: Annotated[float, Field(ge=1)] = 2.0  # restarts: each descent is longer than the one before by this
     validate_every: Annotated[int, Field(ge=0)] = 10  # epochs between scores on the validation set; 0: only at the end
     steps_per_epoch: Annotated[int, Field(gt=0)] | None = None  # default: the training set once
 
@@ -124,7 +150,9 @@ class EvaluationConfig(_Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
     flip: bool = True  # average with the mirrored crop's heatmaps
     shift_heatmap: bool = True  # move the mirrored heatmaps by a pixel (classic alignment)
-    quarter_offset: bool = True  # move a maximum by a quarter of a heatmap pixel towards its higher neighbour
+    rotations: list[Annotated[float, Field(ge=-180, le=180)]] = [0.0]  # degrees; the crop is looked at in each of them
+    scales: list[Positive] = [1.0]  # of the region that is cut out; every rotation at every scale
+    ensemble: Literal["positions", "heatmaps"] = "positions"  # what several networks' answers are averaged as
     suppression_threshold: Fraction | None = 0.9  # OKS-NMS; null: off. Ground-truth boxes are never suppressed
     keypoint_threshold: float = 0.2  # joints above it take part in the instance's score
     box_rescoring: bool = True  # instance score = box score x mean joint score; false: the mean joint score alone
@@ -180,7 +208,9 @@ def parse_config(values: dict[str, Any], source: str = "configuration", sources:
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        raise KposeError(_describe(error, source, sources or {})) from error
+        data = values.get("data")
+        single_validation = isinstance(data, dict) and isinstance(data.get("validation"), dict)
+        raise KposeError(_describe(error, source, sources or {}, single_validation)) from error
 
 
 def dump_config(config: Config) -> str:
@@ -230,6 +260,8 @@ def _apply_override(values: dict[str, Any], override: str, sources: dict[str, st
 
 def _default_container(location: Sequence[str]) -> list[Any] | dict[str, Any]:
     """What an override changes inside of where the file is silent: a copy of the default list, or an empty section."""
+    if list(location) == ["data", "validation"]:
+        return {}  # a single validation set needs no list
     value: Any = Config()
     for part in location:
         value = getattr(value, part, None) if isinstance(value, _Section) else None
@@ -241,10 +273,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _describe(error: pydantic.ValidationError, source: str, sources: dict[str, str]) -> str:
+def _describe(error: pydantic.ValidationError, source: str, sources: dict[str, str], single_validation: bool) -> str:
     """The first problem in one line: which key, where it was set, what is valid."""
     problem = error.errors(include_url=False)[0]
     location = [str(part) for part in problem["loc"]]
+    if single_validation and location[:3] == ["data", "validation", "0"]:
+        del location[2]  # a single validation set needs no list
     if location[-1] in ("str", "int"):  # pydantic names the branch of a union as if it were a key
         location.pop()
     key = ".".join(location)

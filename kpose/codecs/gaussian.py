@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class GaussianCodec:
     heatmap_size: tuple[int, int]
     sigma: float = 2.0
     alignment: geometry.Alignment = "classic"
+    center: Literal["rounded", "exact"] = "rounded"
+    decoding: Literal["argmax", "quarter_offset", "dark"] = "quarter_offset"
+
+    maps_per_joint: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < math.inf:
@@ -79,12 +83,11 @@ class GaussianCodec:
         distance = tf.range(length, dtype=tf.float32)[:, None] - center[..., None, :]
         return tf.where(tf.abs(distance) <= reach, tf.exp(-tf.square(distance) / (2.0 * self.sigma**2)), 0.0)
 
-    def decode(self, heatmaps: np.ndarray, quarter_offset: bool = True) -> np.ndarray:
+    def decode(self, heatmaps: np.ndarray) -> np.ndarray:
         """Keypoints of heatmaps.
 
         Args:
             heatmaps: `(..., height, width, K)`.
-            quarter_offset: move each maximum by a quarter of a heatmap pixel towards its higher neighbour, across and down.
 
         Returns:
             `(..., K, 3)` float32: x, y in the crop frame, and the maximum of the heatmap as score. A heatmap without a positive value
@@ -112,7 +115,7 @@ class GaussianCodec:
         inner_x, inner_y = np.where(inside, x, 1), np.where(inside, y, 1)
         slope_x = heatmaps[person, inner_y, inner_x + 1, joint] - heatmaps[person, inner_y, inner_x - 1, joint]
         slope_y = heatmaps[person, inner_y + 1, inner_x, joint] - heatmaps[person, inner_y - 1, inner_x, joint]
-        shift = 0.25 * inside if quarter_offset else np.zeros(inside.shape)
+        shift = 0.25 * inside if self.decoding == "quarter_offset" else np.zeros(inside.shape)
         points = np.stack([x + shift * np.sign(slope_x), y + shift * np.sign(slope_y)], axis=-1)
         points = np.where(scores[..., None] > 0, points, 0.0)
         points = geometry.heatmap_to_crop(points.astype(np.float32), self.input_size, self.heatmap_size, self.alignment)

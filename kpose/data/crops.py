@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpose import geometry
-from kpose.codecs.gaussian import GaussianCodec
+from kpose.codecs import Codec, make_codec
 from kpose.config import Config
 from kpose.data import augmentation
 from kpose.errors import KposeError
@@ -25,7 +25,7 @@ class Preparation:
         mean, std: of RGB in 0..1, for the normalisation.
     """
 
-    codec: GaussianCodec
+    codec: Codec
     box_padding: float = 1.25
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -55,7 +55,7 @@ class Preparation:
 def preparation_from_config(config: Config, heatmap_size: geometry.Size | None = None) -> Preparation:
     """How a configuration cuts people out; heatmaps are a quarter of the crop where no size is given."""
     size = config.model.input_size
-    codec = GaussianCodec(size, heatmap_size or (size[0] // 4, size[1] // 4), config.codec.sigma, config.codec.alignment)
+    codec = make_codec(config.codec, size, heatmap_size or (size[0] // 4, size[1] // 4))
     return Preparation(codec, config.data.box_padding, config.data.mean, config.data.std)
 
 

@@ -27,6 +27,7 @@ class Instances:
         keypoints: `(N, K, 3)` float32 x, y, visibility in the image frame; visibility 0 for detections.
         areas: `(N,)` float32 square pixels, as OKS takes them.
         box_scores: `(N,)` float32, 1 for ground truth.
+        head_sizes: `(N,)` float32 image pixels, the unit of PCKh; NaN where unknown (every dataset but MPII).
         annotation_file: the file that the evaluation compares with, if there is one.
         notes: what the reader left out or mended, one line each; printed once.
 
@@ -44,10 +45,13 @@ class Instances:
     keypoints: np.ndarray
     areas: np.ndarray
     box_scores: np.ndarray
+    head_sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     annotation_file: Path | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if not len(self.head_sizes) and len(self.image_index):
+            object.__setattr__(self, "head_sizes", np.full(len(self.image_index), np.nan, np.float32))
         people, joints = len(self.image_index), self.skeleton.num_joints
         expected: dict[str, tuple[int, ...]] = {
             "image_index": (people,),
@@ -56,6 +60,7 @@ class Instances:
             "keypoints": (people, joints, 3),
             "areas": (people,),
             "box_scores": (people,),
+            "head_sizes": (people,),
             "image_ids": (len(self.image_files),),
             "image_sizes": (len(self.image_files), 2),
         }
@@ -76,7 +81,7 @@ class Instances:
         Example:
             >>> adults = instances.select(instances.areas > 32**2)  # doctest: +SKIP
         """
-        columns = ("image_index", "ids", "boxes", "keypoints", "areas", "box_scores")
+        columns = ("image_index", "ids", "boxes", "keypoints", "areas", "box_scores", "head_sizes")
         return replace(self, **{name: getattr(self, name)[chosen] for name in columns})
 
     @staticmethod
@@ -113,5 +118,6 @@ class Instances:
             keypoints=joined("keypoints"),
             areas=joined("areas"),
             box_scores=joined("box_scores"),
+            head_sizes=joined("head_sizes"),
             notes=tuple(note for part in parts for note in part.notes),
         )

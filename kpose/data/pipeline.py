@@ -185,9 +185,9 @@ def validation_instances(config: Config) -> Instances:
     Raises:
         KposeError: when there is none, or it is refused.
     """
-    if config.data.validation is None:
+    if not config.data.validation:
         raise KposeError("the configuration has no validation set; give 'data.validation'")
-    part, skeleton = config.data.validation, get_skeleton(config.skeleton)
+    part, skeleton = config.data.validation[0], get_skeleton(config.skeleton)
     if part.format == "tfrecord":
         return records_from_config(part, skeleton).instances(part.annotations)
     instances = dataset_from_config(part, skeleton, for_training=False)

@@ -28,7 +28,7 @@ def protocol_card(config: Config, instances: Instances, metrics: dict[str, float
     Raises:
         KposeError: when a file cannot be read to take its hash.
     """
-    dataset, evaluation = config.data.validation, config.evaluation
+    dataset, evaluation = config.data.validation[0] if config.data.validation else None, config.evaluation
     if dataset is None or instances.annotation_file is None:
         raise KposeError("a protocol card needs a validation set with annotations; set data.validation")
     ground_truth = has_ground_truth_boxes(instances)
@@ -51,7 +51,6 @@ def protocol_card(config: Config, instances: Instances, metrics: dict[str, float
         "test": {
             "flip": evaluation.flip,
             "shift_heatmap": evaluation.flip and evaluation.shift_heatmap and config.codec.alignment == "classic",
-            "quarter_offset": evaluation.quarter_offset,
             "codec": config.codec.model_dump(mode="json"),
             "oks_suppression_threshold": suppression_threshold(instances, evaluation),
             "keypoint_threshold": evaluation.keypoint_threshold,

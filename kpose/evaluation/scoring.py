@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kpose import geometry
 from kpose.checkpoint import load_model
-from kpose.codecs import GaussianCodec
+from kpose.codecs import Codec
 from kpose.config import Config, EvaluationConfig
 from kpose.data import Instances, evaluation_batches, preparation_from_config, validation_instances
 from kpose.errors import KposeError
@@ -59,7 +59,7 @@ def predict_instances(
     model: keras.Model | Forward,
     instances: Instances,
     batches: Iterable[dict[str, Any]],
-    codec: GaussianCodec,
+    codec: Codec,
     evaluation: EvaluationConfig,
     progress: bool = True,
 ) -> Predictions:
@@ -70,7 +70,7 @@ def predict_instances(
         instances: the people.
         batches: `image` `(B, H, W, 3)` normalised crops, `matrix` `(B, 2, 3)` from image to crop, `index` `(B,)` positions in `instances`.
         codec: heatmaps to keypoints.
-        evaluation: flip, shift and quarter offset.
+        evaluation: flip and shift.
         progress: show a bar.
 
     Returns:
@@ -87,7 +87,7 @@ def predict_instances(
             index = np.asarray(batch["index"])
             heatmaps = predict_heatmaps(model, batch["image"], codec, instances.skeleton, evaluation.flip, evaluation.shift_heatmap)
             to_image = geometry.invert_affine(np.asarray(batch["matrix"], np.float64))
-            keypoints[index] = geometry.transform_points(codec.decode(heatmaps, evaluation.quarter_offset), to_image)
+            keypoints[index] = geometry.transform_points(codec.decode(heatmaps), to_image)
             areas[index] = crop_width * crop_height * np.abs(np.linalg.det(to_image[:, :, :2]))
             present[index] = True
             bar.update(len(index))
@@ -126,7 +126,7 @@ def evaluate(model: keras.Model, instances: Instances, config: Config, progress:
     Raises:
         KposeError: when a picture cannot be read, or see `score_predictions`.
     """
-    preparation = preparation_from_config(config, decoded_size(model, instances.skeleton))
+    preparation = preparation_from_config(config, decoded_size(model, instances.skeleton, config.codec))
     batches = evaluation_batches(instances, preparation, config.evaluation.batch_size)
     forward = _compile_once(model, config.evaluation.batch_size)
     predictions = predict_instances(forward, instances, batches, preparation.codec, config.evaluation, progress)

@@ -68,7 +68,9 @@ class PoseEstimator:
         self.flip = flip
         self.batch_size = batch_size
         self.keypoint_threshold = keypoint_threshold
-        self._preparation = Preparation(card.make_codec(decoded_size(model, self.skeleton)), card.box_padding, card.mean, card.std)
+        self._preparation = Preparation(
+            card.make_codec(decoded_size(model, self.skeleton, card.codec)), card.box_padding, card.mean, card.std
+        )
         self._cut_out = _compile_crop(self._preparation)
         self._forwards: dict[int, Forward] = {}
 

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kpose.codecs import GaussianCodec
+from kpose.codecs import Codec, maps_per_joint
+from kpose.config import CodecConfig
 from kpose.errors import KposeError
 from kpose.skeletons import Skeleton
 
@@ -49,17 +50,18 @@ def compile_forward(model: keras.Model, batch_size: int) -> Forward:
     return forward
 
 
-def decoded_size(model: keras.Model, skeleton: Skeleton) -> tuple[int, int]:
-    """Height and width of the heatmaps that are decoded: those of the last output.
+def decoded_size(model: keras.Model, skeleton: Skeleton, codec: CodecConfig) -> tuple[int, int]:
+    """Height and width of the maps that are decoded: those of the last output.
 
     Raises:
-        KposeError: when there is not one heatmap for each joint.
+        KposeError: when there are not as many for each joint as the codec has.
     """
     height, width, channels = model.outputs[-1].shape[1:]
-    if channels != skeleton.num_joints:
+    each = maps_per_joint(codec)
+    if channels != skeleton.num_joints * each:
         raise KposeError(
-            f"{model.name} gives {channels} maps, but skeleton {skeleton.name!r} has {skeleton.num_joints} joints, each with one heatmap; "
-            "take the skeleton it was built for (networks with offsets beside the heatmaps cannot be decoded yet)"
+            f"{model.name} gives {channels} maps, but skeleton {skeleton.name!r} has {skeleton.num_joints} joints with {each} in codec "
+            f"{codec.name!r}; take the skeleton and the codec it was built for (Multi-Stage HRNet: codec.name=offset)"
         )
     return height, width
 
@@ -67,7 +69,7 @@ def decoded_size(model: keras.Model, skeleton: Skeleton) -> tuple[int, int]:
 def predict_heatmaps(
     model: keras.Model | Forward,
     images: Any,
-    codec: GaussianCodec,
+    codec: Codec,
     skeleton: Skeleton,
     flip: bool = True,
     shift_heatmap: bool = True,
@@ -80,7 +82,7 @@ def predict_heatmaps(
         codec: brings the heatmaps of mirrored crops back.
         skeleton: which joints change places in a mirrored crop.
         flip: average with the mirrored crops' heatmaps (the flip test).
-        shift_heatmap: move those by the pixel that `classic` alignment is off, see `GaussianCodec.unmirror`.
+        shift_heatmap: move those by the pixel that `classic` alignment is off, see `Codec.unmirror`.
 
     Returns:
         `(B, h, w, K)` float32.

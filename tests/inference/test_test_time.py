@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kpose.codecs import GaussianCodec
+from kpose.config import CodecConfig
 from kpose.errors import KposeError
 from kpose.inference import compile_forward, predict_heatmaps
 from kpose.inference.test_time import decoded_size
@@ -27,9 +28,9 @@ def crops(count: int) -> np.ndarray:
 
 
 def test_heatmaps_that_are_not_one_for_each_joint_are_refused():
-    assert decoded_size(tiny_network(outputs=2), COCO_17) == HEATMAP
+    assert decoded_size(tiny_network(outputs=2), COCO_17, CodecConfig()) == HEATMAP
     with pytest.raises(KposeError, match="gives 17 maps, but skeleton 'five' has 5 joints"):
-        decoded_size(tiny_network(), Skeleton("five", tuple("abcde")))
+        decoded_size(tiny_network(), Skeleton("five", tuple("abcde")), CodecConfig())
 
 
 def test_without_flip_it_is_the_network():
