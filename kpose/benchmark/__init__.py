@@ -1,8 +1,9 @@
-"""Speed: of the training pipeline against its ceiling, of the networks against one another."""
+"""Speed: of the training pipeline against its ceiling, of the networks against one another, of the score against pycocotools."""
 
 from __future__ import annotations
 
 from kpose.benchmark.data import benchmark_data
 from kpose.benchmark.models import benchmark_models
+from kpose.benchmark.scoring import benchmark_scoring
 
-__all__ = ["benchmark_data", "benchmark_models"]
+__all__ = ["benchmark_data", "benchmark_models", "benchmark_scoring"]

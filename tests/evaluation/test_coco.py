@@ -164,10 +164,28 @@ def test_results_that_do_not_fit_are_refused_in_one_line(changes, message):
     assert "\n" not in str(refusal.value)
 
 
+def test_the_one_of_many_that_does_not_fit_is_named():
+    truth = small_truth()
+    results = [perfect_result(truth) for _ in range(50)]
+    results[37] = perfect_result(truth, keypoints=[1.0] * 48)
+    with pytest.raises(KposeError, match=r"result number 37: 'keypoints': expected 51 numbers .*found 48, 16 joints"):
+        coco_ap(results, truth)
+
+
+def test_a_box_beside_the_keypoints_is_not_looked_at():
+    truth = small_truth()
+    far = perfect_result(truth, keypoints=[float(value) for value in range(51)], score=0.5)
+    expected = coco_ap([perfect_result(truth), far], truth)
+    assert coco_ap([perfect_result(truth, bbox=[0, 0, 1, 1]), far | {"bbox": [0, 0, 1e4, 1e4]}], truth) == pytest.approx(
+        expected, nan_ok=True
+    )
+
+
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
         ({}, "no list 'images'"),
+        (small_truth() | {"images": [{"id": 2**63}]}, "an entry of 'images' is no mapping with an integer 'id'"),
         (small_truth(num_keypoints=0), "no person with keypoints in the 2 images"),
         (small_truth(iscrowd=1), "no person with keypoints"),
         (small_truth(joints=14), "annotation 7: 'keypoints': expected 51 numbers .*found 42, 14 joints"),
