@@ -25,7 +25,7 @@ Size = tuple[int, int]
 Array = Any
 
 
-def _namespace(*values: Array) -> Any:
+def array_namespace(*values: Array) -> Any:
     """TensorFlow if any value is its tensor, else numpy: both have the functions used here under the same names."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and any(tensorflow.is_tensor(value) for value in values):
@@ -62,7 +62,7 @@ def fit_box_to_aspect(boxes: Array, crop_size: Size, padding: float | Array = 1.
         >>> fit_box_to_aspect(np.array([10.0, 20.0, 30.0, 80.0]), crop_size=(256, 192), padding=1.0)
         (array([25., 60.]), array([60., 80.]))
     """
-    namespace = _namespace(boxes, padding)
+    namespace = array_namespace(boxes, padding)
     boxes, padding = _float(boxes, namespace), _float(padding, namespace)
     aspect_ratio = crop_size[1] / crop_size[0]
     x, y, width, height = boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
@@ -102,7 +102,7 @@ def crop_matrix(
         >>> crop_matrix(np.array([100.0, 80.0]), np.array([96.0, 128.0]), crop_size=(256, 192)).tolist()
         [[2.0, 0.0, -104.0], [-0.0, 2.0, -32.0]]
     """
-    namespace = _namespace(centers, sizes, rotation, mirrored)
+    namespace = array_namespace(centers, sizes, rotation, mirrored)
     centers, sizes = _float(centers, namespace), _float(sizes, namespace)
     angle = _float(rotation, namespace) * (np.pi / 180.0)
     sign = 1.0 - 2.0 * _float(mirrored, namespace)
@@ -119,7 +119,7 @@ def crop_matrix(
 
 def invert_affine(matrix: Array) -> Array:
     """The inverse of affine maps `(..., 2, 3)`, of the same shape: from the crop to the image, for one that goes the other way."""
-    namespace = _namespace(matrix)
+    namespace = array_namespace(matrix)
     matrix = _float(matrix, namespace)
     a, b, x = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2]
     c, d, y = matrix[..., 1, 0], matrix[..., 1, 1], matrix[..., 1, 2]
@@ -139,7 +139,7 @@ def transform_points(points: Array, matrix: Array) -> Array:
     Returns:
         Of the shape of `points`.
     """
-    namespace = _namespace(points, matrix)
+    namespace = array_namespace(points, matrix)
     points, matrix = _float(points, namespace), _float(matrix, namespace)
     x, y = points[..., 0], points[..., 1]
     moved = [matrix[..., row, 0][..., None] * x + matrix[..., row, 1][..., None] * y + matrix[..., row, 2][..., None] for row in (0, 1)]
@@ -166,7 +166,7 @@ def heatmap_to_crop(points: Array, crop_size: Size, heatmap_size: Size, alignmen
 
 
 def _scale_points(points: Array, factor_x: float, factor_y: float) -> Array:
-    namespace = _namespace(points)
+    namespace = array_namespace(points)
     points = _float(points, namespace)
     columns = [points[..., 0] * factor_x, points[..., 1] * factor_y]
     columns += [points[..., column] for column in range(2, points.shape[-1])]
@@ -185,7 +185,7 @@ def visible_region(matrix: Array, crop_size: Size, image_size: Array) -> Array:
         `(4,)` integers y, x, height, width within the image, one pixel wider on each side than the corners of the crop so that
         bilinear interpolation finds its neighbours; at least 1 x 1 even where the crop lies outside of the image.
     """
-    namespace = _namespace(matrix, image_size)
+    namespace = array_namespace(matrix, image_size)
     height, width = crop_size
     corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], np.float32)
     if namespace is not np:
@@ -205,7 +205,7 @@ def visible_region(matrix: Array, crop_size: Size, image_size: Array) -> Array:
 
 def translate_source(matrix: Array, offset: Array) -> Array:
     """An affine map `(2, 3)` for a source image of which only the part from `offset` (x, y) on is at hand."""
-    namespace = _namespace(matrix, offset)
+    namespace = array_namespace(matrix, offset)
     matrix, offset = _float(matrix, namespace), _float(offset, namespace)
     shift = matrix[:, 0] * offset[0] + matrix[:, 1] * offset[1] + matrix[:, 2]
     return namespace.stack([matrix[:, 0], matrix[:, 1], shift], axis=-1)
