@@ -1,4 +1,4 @@
-"""Write a dataset: python scripts/prepare_data.py synthetic ROOT (see --help)."""
+"""Check a download and write it as TFRecord shards: python scripts/prepare_data.py coco ROOT --output FOLDER (see --help)."""
 
 import sys
 

@@ -33,6 +33,7 @@ DECIDED = [
     "opencv-python",
     "pycocotools",
     "safetensors",
+    "scipy",
     "torch",
 ]
 

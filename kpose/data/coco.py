@@ -9,23 +9,29 @@ people without keypoints when it scores, so leaving them out costs no recall.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from kpose.config import DatasetConfig
+from kpose.data.entries import (
+    MAXIMUM_IMAGE_SIDE,
+    Span,
+    check_span,
+    image_path,
+    kind_of,
+    numbers,
+    require_objects,
+    shown,
+    whole_number,
+    with_pictures,
+)
 from kpose.data.instances import Instances
 from kpose.errors import KposeError
 from kpose.files import read_json
 from kpose.skeletons import Skeleton
-
-# No JPEG is larger; beyond these a file is broken or means harm.
-MAXIMUM_IMAGE_SIDE = 65535
-MAXIMUM_COORDINATE = 1e6
 
 Filter = Mapping[str, Sequence[str | int]]
 
@@ -39,12 +45,17 @@ def read_coco(
     include: Filter | None = None,
     exclude: Filter | None = None,
     *,
+    people: Span | None = None,
+    joint_aliases: Mapping[str, str] | None = None,
+    box_area_share: float = 1.0,
+    partial: bool = False,
     for_training: bool,
     progress: bool = True,
 ) -> Instances:
     """Read annotated or detected people.
 
-    Keypoints outside of the picture are kept as they are: the codec gives them no weight once they leave the crop.
+    Keypoints outside of the picture are kept as they are: the codec gives them no weight once they leave the crop. `Left Wrist` in the
+    file is `left_wrist`.
 
     Args:
         annotations: COCO-style JSON, also gzipped (`.json.gz`).
@@ -55,6 +66,10 @@ def read_coco(
         minimum_box_score: detections with a lower score are left out.
         include: keep only images whose field has one of the values, such as `{"take": ["20241207_101929"]}`.
         exclude: leave out images whose field has one of the values.
+        people: only the annotations from .. up to these positions of the file, and their images. Not with detections.
+        joint_aliases: joints of the file that the skeleton calls by another name, such as `{"head": "head_top"}`.
+        box_area_share: the area of a person whose annotation gives none, as a share of its box.
+        partial: leave out people whose picture is missing instead of refusing the file.
         for_training: whether detections are refused.
         progress: show a progress bar on large files.
 
@@ -69,26 +84,30 @@ def read_coco(
         raise KposeError(f"{detections}: detections carry no keypoints, so they cannot train; remove 'detections' from the training set")
     content = read_json(annotations)
     if not isinstance(content, dict):
-        raise KposeError(f"{annotations}: expected an object with images, annotations and categories, found {_kind(content)}")
+        raise KposeError(f"{annotations}: expected an object with images, annotations and categories, found {kind_of(content)}")
     records = {key: _list(content, key, annotations) for key in ("images", "annotations", "categories")}
-    category = _person_category(records["categories"], records["annotations"], skeleton, annotations)
+    category = _person_category(records["categories"], records["annotations"], skeleton, joint_aliases or {}, annotations)
+    if people is not None:
+        if detections is not None:
+            raise KposeError(f"{annotations}: 'people' chooses among the annotated; leave it out where 'detections' are given")
+        first, end = check_span(people, len(records["annotations"]), annotations)
+        records["annotations"] = records["annotations"][first:end]
     image_ids, image_files, image_sizes = _read_images(records["images"], images, include or {}, exclude or {}, annotations)
     positions = {int(number): position for position, number in enumerate(image_ids)}
-    left_out = {_number(entry, "id", annotations, "image") for entry in records["images"]} - positions.keys()
+    left_out = {whole_number(entry, "id", annotations, "image") for entry in records["images"]} - positions.keys()
     if detections is None:
         columns, notes = _read_people(
-            records["annotations"], positions, left_out, image_sizes, skeleton, category, annotations, progress=progress
+            records["annotations"], positions, left_out, image_sizes, skeleton, category, box_area_share, annotations, progress=progress
         )
     else:
         columns, notes = _read_detections(Path(detections), positions, left_out, skeleton, category, minimum_box_score, progress=progress)
     used = np.unique(columns["image_index"])
-    _check_files([image_files[position] for position in used], images, annotations)
-    if for_training:
-        # Images that nobody learns from would only take memory.
+    if for_training or people is not None:
+        # Images that nobody learns from would only take memory; those of people who were not chosen are no part of the set.
         columns["image_index"] = np.searchsorted(used, columns["image_index"]).astype(np.int32)
         image_files = [image_files[position] for position in used]
         image_ids, image_sizes = image_ids[used], image_sizes[used]
-    return Instances(
+    instances = Instances(
         skeleton=skeleton,
         image_files=tuple(image_files),
         image_ids=image_ids,
@@ -97,70 +116,19 @@ def read_coco(
         notes=tuple(f"{detections if detections is not None else annotations}: {note}" for note in notes),
         **columns,
     )
-
-
-def dataset_from_config(dataset: DatasetConfig, skeleton: Skeleton, for_training: bool, progress: bool = True) -> Instances:
-    """The people of one entry of `data.train` or of `data.validation` in the COCO format.
-
-    Raises:
-        KposeError: see `read_coco`; also when a path is not given or nobody is left.
-    """
-    if dataset.format != "coco":
-        raise KposeError(f"dataset of format {dataset.format!r} has no annotation of people to read; give one of format 'coco'")
-    for key in ("annotations", "images"):
-        if getattr(dataset, key) is None:
-            raise KposeError(f"a dataset of format 'coco' needs {key!r}; set it in the configuration's data section")
-    assert dataset.annotations is not None and dataset.images is not None
-    instances = read_coco(
-        dataset.annotations,
-        dataset.images,
-        skeleton,
-        detections=None if for_training else dataset.detections,
-        minimum_box_score=dataset.minimum_box_score,
-        include=dataset.include,
-        exclude=dataset.exclude,
-        for_training=for_training,
-        progress=progress,
-    )
-    if not len(instances):
-        filters = "; check 'include' and 'exclude'" if dataset.include or dataset.exclude else ""
-        reasons = f" ({'; '.join(note.split(': ', 1)[-1] for note in instances.notes)})" if instances.notes else ""
-        source = dataset.detections if dataset.detections is not None and not for_training else dataset.annotations
-        raise KposeError(f"{source} has no usable person{reasons}{filters}")
-    return instances
-
-
-def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a text", type(None): "nothing"}.get(type(value), repr(value)[:40])
+    return with_pictures(instances, images, annotations, partial)
 
 
 def _list(content: dict[str, Any], key: str, source: Path) -> list[dict[str, Any]]:
     value = content.get(key)
     if not isinstance(value, list):
-        raise KposeError(f"{source}: {key!r} is {'missing' if key not in content else _kind(value)}; a COCO file has a list there")
-    for position, entry in enumerate(value):
-        if not isinstance(entry, dict):
-            raise KposeError(f"{source}: entry {position} of {key!r} is {_kind(entry)}, expected an object")
-    return value
+        raise KposeError(f"{source}: {key!r} is {'missing' if key not in content else kind_of(value)}; a COCO file has a list there")
+    return require_objects(value, source, repr(key))
 
 
-def _number(entry: dict[str, Any], key: str, source: Path, what: str) -> int:
-    """An integer field that fits 64 bits; some writers give it as 1.0."""
-    value = entry.get(key)
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not whole or abs(value) >= 2**63:  # type: ignore[arg-type]
-        raise KposeError(f"{source}: {what} has {key!r} {_shown(value, key in entry)}, expected a whole number")
-    return int(value)  # type: ignore[arg-type]
-
-
-def _shown(value: Any, given: bool = True) -> str:
-    if not given:
-        return "missing"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _person_category(categories: list[dict[str, Any]], people: list[dict[str, Any]], skeleton: Skeleton, source: Path) -> int:
+def _person_category(
+    categories: list[dict[str, Any]], people: list[dict[str, Any]], skeleton: Skeleton, aliases: Mapping[str, str], source: Path
+) -> int:
     """The number of the category whose keypoints are those of the skeleton."""
     if not categories:
         raise KposeError(f"{source}: 'categories' is empty; a person category with a list of 'keypoints' is expected")
@@ -174,7 +142,7 @@ def _person_category(categories: list[dict[str, Any]], people: list[dict[str, An
             raise KposeError(f"{source}: several categories could be people ({names}); name the right one 'person'")
         candidates = matching
     category = candidates[0]
-    number = _number(category, "id", source, f"category {category.get('name')!r}")
+    number = whole_number(category, "id", source, f"category {category.get('name')!r}")
     joints = category.get("keypoints")
     if not joints:
         if any(person.get("keypoints") for person in people):
@@ -189,13 +157,18 @@ def _person_category(categories: list[dict[str, Any]], people: list[dict[str, An
             "that the file was annotated with, or describe it in a YAML"
         )
     for position, (found, wanted) in enumerate(zip(joints, expected, strict=True)):
-        if found != wanted:
+        if not _same_joint(found, wanted, aliases):
             how = "in another order" if sorted(joints) == sorted(expected) else "under other names"
             raise KposeError(
                 f"{source} annotates the joints {how}: joint {position} is {found!r}, the skeleton {skeleton.name!r} has {wanted!r} "
                 "there; describe the file's own joints in a skeleton YAML"
             )
     return number
+
+
+def _same_joint(found: str, wanted: str, aliases: Mapping[str, str]) -> bool:
+    plain = found.casefold().replace(" ", "_")
+    return found == wanted or aliases.get(plain, plain) == wanted
 
 
 def _read_images(
@@ -205,10 +178,10 @@ def _read_images(
         if entries and not any(key in entry for entry in entries):
             fields = ", ".join(entries[0])
             raise KposeError(f"{source}: no image has the field {key!r} that 'include' or 'exclude' asks for; its fields: {fields}")
-    numbers, files, sizes = [], [], []
+    image_ids, files, sizes = [], [], []
     seen: set[int] = set()
     for position, entry in enumerate(entries):
-        number = _number(entry, "id", source, f"image {position}")
+        number = whole_number(entry, "id", source, f"image {position}")
         if number in seen:
             raise KposeError(f"{source}: two images have the id {number}; ids must differ")
         seen.add(number)
@@ -216,64 +189,22 @@ def _read_images(
             continue
         if any(_matches(entry, key, values) for key, values in exclude.items()):
             continue
-        name = entry.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise KposeError(f"{source}: image {number} has 'file_name' {_shown(name, 'file_name' in entry)}, expected a file name")
-        if not _stays_inside(name):
-            raise KposeError(f"{source}: image {number} has the file name {_shown(name)}, which leaves the image folder; make it relative")
+        file = image_path(folder, entry, "file_name", source, f"image {number}")
         size = []
         for key in ("height", "width"):
-            length = _number(entry, key, source, f"image {number}") if entry.get(key) is not None else 0
+            length = whole_number(entry, key, source, f"image {number}") if entry.get(key) is not None else 0
             if length < 0 or length > MAXIMUM_IMAGE_SIDE or (length == 0 and entry.get(key) is not None):
                 raise KposeError(f"{source}: image {number} has the {key} {length}, expected 1 to {MAXIMUM_IMAGE_SIDE}")
             size.append(length)
-        numbers.append(number)
-        files.append(os.path.join(folder, name))
+        image_ids.append(number)
+        files.append(file)
         sizes.append(size)
-    return np.array(numbers, np.int64), files, np.array(sizes, np.int32).reshape(-1, 2)
+    return np.array(image_ids, np.int64), files, np.array(sizes, np.int32).reshape(-1, 2)
 
 
 def _matches(entry: dict[str, Any], key: str, values: Sequence[str | int]) -> bool:
     # A command line or a YAML may give 7 where the JSON has "7".
     return str(entry.get(key)) in {str(value) for value in values}
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name.replace("\\", "/"))
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in name and ":" not in path.parts[0]
-
-
-def _check_files(files: Iterable[str], folder: Path, source: Path) -> None:
-    """One listing per folder instead of one look-up per image: annotation files list hundreds of thousands."""
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for file in files:
-        parent, name = os.path.split(file)
-        if parent not in listings:
-            try:
-                listings[parent] = set(os.listdir(parent))
-            except OSError:
-                listings[parent] = set()
-        if name not in listings[parent]:
-            missing.append(file)
-    if missing:
-        what = "image that it lists is" if len(missing) == 1 else "images that it lists are"
-        raise KposeError(
-            f"{source}: {len(missing)} {what} missing, first {missing[0]}; check that 'images' ({folder}) is the right folder and complete"
-        )
-
-
-def _numbers(entry: dict[str, Any], key: str, length: int, source: Path, what: str) -> list[float]:
-    values = entry.get(key)
-    if not isinstance(values, list) or len(values) != length:
-        found = f"{len(values)} numbers" if isinstance(values, list) else _shown(values, key in entry)
-        raise KposeError(f"{source}: {what} has {key!r} {found}, expected {length} numbers")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > MAXIMUM_COORDINATE:
-            raise KposeError(
-                f"{source}: {what} has {_shown(value)} in {key!r}, expected a number within {MAXIMUM_COORDINATE:g}; mend or remove it"
-            )
-    return values
 
 
 def _columns(rows: dict[str, list[Any]], joints: int) -> dict[str, np.ndarray]:
@@ -296,6 +227,7 @@ def _read_people(
     image_sizes: np.ndarray,
     skeleton: Skeleton,
     category: int,
+    box_area_share: float,
     source: Path,
     *,
     progress: bool,
@@ -304,11 +236,11 @@ def _read_people(
     without_keypoints = without_area = outside = unknown_images = 0
     sizes = image_sizes.tolist()
     for entry in tqdm(people, desc=source.name, unit="people", disable=not progress or len(people) < 20000, leave=False):
-        what = f"annotation {_shown(entry.get('id'), 'id' in entry)}"
-        number = _number(entry, "id", source, what)
-        if _number(entry, "category_id", source, what) != category:
+        what = f"annotation {shown(entry.get('id'), 'id' in entry)}"
+        number = whole_number(entry, "id", source, what)
+        if whole_number(entry, "category_id", source, what) != category:
             continue
-        image = _number(entry, "image_id", source, what)
+        image = whole_number(entry, "image_id", source, what)
         if image not in positions:
             unknown_images += image not in left_out
             continue
@@ -324,18 +256,18 @@ def _read_people(
                 f"{source}: {what} has {len(found) / 3:g} joints ({len(found)} numbers), the skeleton {skeleton.name!r} has {joints}; "
                 "set 'skeleton' to the one that the file was annotated with"
             )
-        keypoints = _numbers(entry, "keypoints", 3 * joints, source, what)
+        keypoints = numbers(entry, "keypoints", 3 * joints, source, what)
         if not any(visibility > 0 for visibility in keypoints[2::3]):
             without_keypoints += 1
             continue
-        x, y, width, height = _numbers(entry, "bbox", 4, source, what)
+        x, y, width, height = numbers(entry, "bbox", 4, source, what)
         area = entry.get("area")
         if area is None:
-            area = width * height
+            area = box_area_share * width * height
         elif isinstance(area, bool) or not isinstance(area, (int, float)) or not math.isfinite(area):
-            raise KposeError(f"{source}: {what} has the area {_shown(area)}, expected a number")
+            raise KposeError(f"{source}: {what} has the area {shown(area)}, expected a number")
         image_height, image_width = sizes[positions[image]]
-        box = _clean_box(x, y, width, height, image_height, image_width)
+        box = clean_box(x, y, width, height, image_height, image_width)
         if box is None or area <= 0:
             without_area += 1
             continue
@@ -362,8 +294,11 @@ def _read_people(
     return _columns(rows, skeleton.num_joints), notes
 
 
-def _clean_box(x: float, y: float, width: float, height: float, image_height: int, image_width: int) -> list[float] | None:
-    """The box cut to the picture as HRNet's loader does it, its far edge the last pixel; None where nothing is left."""
+def clean_box(x: float, y: float, width: float, height: float, image_height: int, image_width: int) -> list[float] | None:
+    """A box cut to the picture as HRNet's loader does it, its far edge the last pixel; None where nothing is left.
+
+    Image frame; a height or width of 0 stands for a picture of unknown size, whose far edges cut nothing.
+    """
     if width <= 0 or height <= 0:
         return None
     left, top = max(0.0, x), max(0.0, y)
@@ -389,7 +324,7 @@ def _read_detections(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     content = read_json(path)
     if not isinstance(content, list):
-        raise KposeError(f"{path}: expected a list of detections (image_id, category_id, bbox, score), found {_kind(content)}")
+        raise KposeError(f"{path}: expected a list of detections (image_id, category_id, bbox, score), found {kind_of(content)}")
     rows: dict[str, list[Any]] = {key: [] for key in ("image_index", "ids", "boxes", "keypoints", "areas", "box_scores")}
     unknown_images = without_area = below = 0
     for position, entry in enumerate(
@@ -397,20 +332,20 @@ def _read_detections(
     ):
         what = f"detection {position}"
         if not isinstance(entry, dict):
-            raise KposeError(f"{path}: {what} is {_kind(entry)}, expected an object with image_id, category_id, bbox and score")
-        if _number(entry, "category_id", path, what) != category:
+            raise KposeError(f"{path}: {what} is {kind_of(entry)}, expected an object with image_id, category_id, bbox and score")
+        if whole_number(entry, "category_id", path, what) != category:
             continue
-        image = _number(entry, "image_id", path, what)
+        image = whole_number(entry, "image_id", path, what)
         if image not in positions:
             unknown_images += image not in left_out
             continue
         score = entry.get("score")
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
-            raise KposeError(f"{path}: {what} has 'score' {_shown(score, 'score' in entry)}, expected a number")
+            raise KposeError(f"{path}: {what} has 'score' {shown(score, 'score' in entry)}, expected a number")
         if score < minimum_box_score:
             below += 1
             continue
-        box = _numbers(entry, "bbox", 4, path, what)
+        box = numbers(entry, "bbox", 4, path, what)
         if box[2] <= 0 or box[3] <= 0:
             without_area += 1
             continue

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kpose.config import DatasetConfig
-from kpose.data import dataset_from_config, read_coco
+from kpose.data import read_coco
 from kpose.errors import KposeError
 from kpose.skeletons import COCO_17, LSP_14, Skeleton
 
@@ -186,16 +185,42 @@ def test_an_unknown_filter_field_is_named(make_dataset: Make, cross: Skeleton) -
         read_coco(*make_dataset(), cross, exclude={"tkae": ["x"]}, for_training=True)
 
 
-def test_an_empty_dataset_is_refused_with_its_reasons(make_dataset: Make, cross: Skeleton) -> None:
-    def change(content: dict[str, Any]) -> None:
-        for entry in content["annotations"]:
-            entry["num_keypoints"] = 0
+def test_people_are_chosen_by_their_place_in_the_file(make_dataset: Make, cross: Skeleton) -> None:
+    paths = make_dataset(change=lambda content: person(content, 2).update(num_keypoints=0))
+    for for_training in (True, False):
+        some = read_coco(*paths, cross, people=(1, 4), for_training=for_training)
+        assert some.ids.tolist() == [102, 104]  # who was left out has its place all the same
+        assert some.image_ids.tolist() == [2, 4]
+    with pytest.raises(KposeError, match=r"has 6 people: 'people' is \[2, 7\], which must lie within \[0, 6\]"):
+        read_coco(*paths, cross, people=(2, 7), for_training=True)
+    with pytest.raises(KposeError, match="'people' chooses among the annotated"):
+        read_coco(*paths, cross, people=(0, 1), detections="boxes.json", for_training=False)
 
-    annotations, images = make_dataset(change=change)
-    with pytest.raises(KposeError, match=r"people.json has no usable person \(6 people left out: no keypoint is annotated\)"):
-        dataset_from_config(DatasetConfig(annotations=annotations, images=images), cross, for_training=True)
-    with pytest.raises(KposeError, match="needs 'images'"):
-        dataset_from_config(DatasetConfig(annotations=annotations), cross, for_training=True)
+
+def test_missing_pictures_are_left_out_on_demand(make_dataset: Make, cross: Skeleton) -> None:
+    annotations, images = make_dataset()
+    (images / "000000000002.png").unlink()
+    found = read_coco(annotations, images, cross, partial=True, for_training=True)
+    assert found.ids.tolist() == [101, 103, 104, 105, 106]
+    assert found.notes[-1].endswith("1 people left out: 1 of 6 images are missing")
+
+
+@pytest.mark.parametrize(
+    ("names", "aliases"),
+    [
+        (["Top", "Left Hand", "Right hand", "left foot", "right_foot"], {}),
+        (["Head", "left_hand", "right_hand", "left_foot", "right_foot"], {"head": "top"}),
+    ],
+)
+def test_joints_may_be_spelt_otherwise(make_dataset: Make, cross: Skeleton, names: list[str], aliases: dict[str, str]) -> None:
+    paths = make_dataset(change=put("categories", 0, "keypoints")(names))
+    assert len(read_coco(*paths, cross, joint_aliases=aliases, for_training=True)) == 6
+
+
+def test_an_area_that_is_not_given_is_a_share_of_the_box(make_dataset: Make, cross: Skeleton) -> None:
+    paths = make_dataset(2, change=lambda content: person(content).pop("area"))
+    assert read_coco(*paths, cross, for_training=True).areas.tolist() == [90 * 125, 9000]
+    assert read_coco(*paths, cross, box_area_share=0.5, for_training=True).areas.tolist() == [90 * 125 / 2, 9000]
 
 
 def detection(**update: Any) -> dict[str, Any]:
@@ -271,3 +296,28 @@ def test_official_detections_of_real_pictures(shared_data: Path) -> None:
     np.testing.assert_allclose(instances.boxes, [entry["bbox"] for entry in expected], rtol=1e-6)
     with pytest.raises(KposeError, match="annotates 17 joints, the skeleton 'lsp_14' has 14"):
         read_coco(folder / "test_coco.json", folder, LSP_14, for_training=False)
+
+
+def test_a_sample_of_ochuman_is_read(shared_data: Path) -> None:
+    folder = shared_data / "format_samples/ochuman"
+    instances = read_coco(folder / "test_ochuman.json", folder, COCO_17, for_training=False)
+    assert (len(instances), len(instances.image_files)) == (5, 3)
+    assert (instances.keypoints[..., 2] > 0).sum(axis=1).tolist() == [17, 16, 13, 12, 15]
+    assert instances.areas[0] == 356725
+
+
+def test_a_sample_of_posetrack_is_read_with_a_skeleton_of_its_own(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "format_samples/posetrack18"
+    annotations = folder / "annotations/test_posetrack18_val.json"
+    path = tmp_path / "posetrack.yaml"
+    sides = [f"{side}_{joint}" for joint in ("ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right")]
+    path.write_text(
+        f"name: posetrack_17\njoint_names: [nose, head_bottom, head_top, {', '.join(sides)}]\n"
+        f"left_right_pairs: [{', '.join(f'[{left}, {right}]' for left, right in zip(sides[::2], sides[1::2], strict=True))}]\n"
+        "limbs: [[head_bottom, head_top], [left_hip, left_knee]]\n"
+    )
+    instances = read_coco(annotations, folder, Skeleton.from_yaml(path), for_training=True)
+    assert (len(instances), len(instances.image_files)) == (14, 3)
+    assert not instances.keypoints[:, 3:5, 2].any()  # PoseTrack names ears, and annotates none
+    with pytest.raises(KposeError, match="joint 1 is 'head_bottom', the skeleton 'coco_17' has 'left_eye'"):
+        read_coco(annotations, folder, COCO_17, for_training=True)
