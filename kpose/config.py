@@ -2,11 +2,14 @@
 
     config = load_config("configs/coco/lite_mobilenet_v3_256x192.yaml", ["training.epochs=10"])
 
-Every setting has one place below; its comment is its documentation. Paths in a file are relative to the working directory.
+Every setting has one place below; its comment is its documentation. Paths in a file are relative to the working directory, but for the
+one of `extends`, a file's key of its own: `extends: ../recipes/hrnet_coco.yaml`, relative to the file, names a configuration whose
+settings hold where this one is silent. Sections (and other mappings) are merged key by key; a list replaces the list.
 """
 
 from __future__ import annotations
 
+import os
 import reprlib
 import types
 import typing
@@ -19,6 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kpose.errors import KposeError, nearest
 from kpose.yaml_files import format_yaml, parse_yaml, read_yaml
+
+# Far more than a row, its recipe and its dataset need.
+MOST_EXTENSIONS = 8
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -74,6 +80,7 @@ class DatasetConfig(_Section):
     people: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]] | None = None  # only those from .. up to, in its order
     repeat: Annotated[int, Field(gt=0)] = 1  # each person is seen so often in an epoch (training)
     weight: Positive | None = None  # share of the training samples beside the other datasets' weights; default: by size
+    protocol: Literal["oks", "crowdpose", "pckh", "pck", "pck_box"] | None = None  # how it is scored (evaluation); default: the format's own
     detections: Path | None = None  # person boxes to use instead of the ground truth (evaluation)
     minimum_box_score: float = 0.0  # detections below it are left out
     exclude: dict[str, list[str | int]] = {}  # leave out images by a field of the JSON, such as take: [20241207_101929]
@@ -113,6 +120,7 @@ class AugmentationConfig(_Section):
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0  # added, uniform in -b .. b, of an image in 0..1
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0  # factor, uniform in 1 - c .. 1 + c
     saturation: Annotated[float, Field(ge=0, le=1)] = 0.0  # factor, uniform in 1 - s .. 1 + s
+    channel_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0  # factor of each of red, green, blue, uniform in 1 - g .. 1 + g
 
 
 class LossConfig(_Section):
@@ -125,6 +133,16 @@ class LossConfig(_Section):
     stage_weights: list[Annotated[float, Field(ge=0)]] = []  # of the outputs' losses; default: 1 for all
 
 
+# Settings that only some optimizers and schedules heed. With another one they must stay as they are by default: a setting without any
+# effect would make a recipe look like one that it is not.
+_HEEDED_BY: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
+    ("optimizer", ("adamw", "sgd")): ("weight_decay",),
+    ("optimizer", ("sgd",)): ("momentum",),
+    ("schedule", ("steps",)): ("drop_epochs", "drop_factor"),
+    ("schedule", ("restarts",)): ("first_restart", "restart_factor", "lowest_learning_rate"),
+}
+
+
 class TrainingConfig(_Section):
     """The recipe."""
 
@@ -132,16 +150,35 @@ class TrainingConfig(_Section):
     batch_size: Annotated[int, Field(gt=0)] = 64
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # adamw, sgd: decoupled, times the learning rate
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd
     learning_rate: Positive = 5e-4
     schedule: Literal["steps", "restarts"] = "steps"  # drops at epochs; or cosine descents with restarts (SGDR)
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001  # of the learning rate, at the first step
-    drop_epochs: list[Annotated[int, Field(gt=0)]] = [170, 200]  # the learning rate is multiplied by `drop_factor` after each
-    drop_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    drop_epochs: list[Annotated[int, Field(gt=0)]] = [170, 200]  # steps: the learning rate is multiplied by `drop_factor` after each
+    drop_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1  # steps
     first_restart: Annotated[int, Field(gt=0)] = 16  # restarts: epochs of the first descent
-    restart_factor: Annotated[float, Field(ge=1)] = 2.0  # restarts: each descent is longer than the one before by this
+    restart_factor: Annotated[float, Field(ge=1, le=100)] = 2.0  # restarts: each descent is longer than the one before by this
+    lowest_learning_rate: Annotated[float, Field(ge=0)] = 0.0  # restarts: at the end of each descent
     validate_every: Annotated[int, Field(ge=0)] = 10  # epochs between scores on the validation set; 0: only at the end
     steps_per_epoch: Annotated[int, Field(gt=0)] | None = None  # default: the training set once
+
+    @pydantic.field_validator(*(setting for settings in _HEEDED_BY.values() for setting in settings))
+    @classmethod
+    def _refuse_what_is_ignored(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        # A choice that was refused itself is not in `info.data`.
+        for (choice, heeding), settings in _HEEDED_BY.items():
+            ignored = info.field_name in settings and info.data.get(choice, heeding[0]) not in heeding
+            if ignored and value not in (cls.model_fields[str(info.field_name)].default, []):
+                raise ValueError(f"{choice} {info.data[choice]!r} ignores it; leave it out, or set {choice} to {' or '.join(heeding)}")
+        return value
+
+    @pydantic.field_validator("lowest_learning_rate")
+    @classmethod
+    def _lower_than_the_highest(cls, value: float, info: pydantic.ValidationInfo) -> float:
+        if value >= info.data.get("learning_rate", float("inf")):
+            raise ValueError(f"it must be lower than the learning_rate, {info.data['learning_rate']}")
+        return value
 
 
 class EvaluationConfig(_Section):
@@ -150,8 +187,8 @@ class EvaluationConfig(_Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
     flip: bool = True  # average with the mirrored crop's heatmaps
     shift_heatmap: bool = True  # move the mirrored heatmaps by a pixel (classic alignment)
-    rotations: list[Annotated[float, Field(ge=-180, le=180)]] = [0.0]  # degrees; the crop is looked at in each of them
-    scales: list[Positive] = [1.0]  # of the region that is cut out; every rotation at every scale
+    rotations: list[Annotated[float, Field(ge=-180, le=180)]] = Field([0.0], min_length=1)  # degrees; the crop is looked at in each of them
+    scales: list[Positive] = Field([1.0], min_length=1)  # of the region that is cut out; every rotation at every scale
     ensemble: Literal["positions", "heatmaps"] = "positions"  # what several networks' answers are averaged as
     suppression_threshold: Fraction | None = 0.9  # OKS-NMS; null: off. Ground-truth boxes are never suppressed
     keypoint_threshold: float = 0.2  # joints above it take part in the instance's score
@@ -177,18 +214,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check a configuration.
 
     Args:
-        path: a YAML file with (some of) the keys of `Config`.
+        path: a YAML file with (some of) the keys of `Config`, and perhaps `extends`, see the module.
         overrides: `dotted.key=value` each, the value in YAML, such as `training.epochs=10` or `model.input_size=[128, 96]`.
 
     Raises:
-        KposeError: when the file is missing or no YAML, a key is unknown (the nearest valid one is named) or a value is refused.
+        KposeError: when the file, or one that it extends, is missing or no YAML, when they extend one another in a circle, a key is
+            unknown (the nearest valid one is named) or a value is refused.
     """
-    values = read_yaml(path, "configuration")
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise KposeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+    values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    for file, settings in _read_with_bases(Path(path)):
+        try:
+            values = _merge(values, settings, str(file), sources)
+        except RecursionError as error:
+            raise KposeError(f"{file}: a section contains itself") from error
     for override in overrides:
         _apply_override(values, override, sources)
     return parse_config(values, str(path), sources)
@@ -205,6 +244,8 @@ def parse_config(values: dict[str, Any], source: str = "configuration", sources:
     Raises:
         KposeError: see `load_config`.
     """
+    if "extends" in values:
+        raise KposeError(f"{(sources or {}).get('extends', source)}: 'extends' is a key of configuration files alone")
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
@@ -228,6 +269,45 @@ def parse_options(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         _apply_override(values, assignment, {})
     return values
+
+
+def _read_with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The settings of a configuration and of those that it extends, the most general one first."""
+    files: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        what = f"configuration, which {files[-1][0]} extends," if files else "configuration"
+        settings = read_yaml(path, what)
+        if settings is None:
+            settings = {}
+        if not isinstance(settings, dict):
+            raise KposeError(f"{path}: expected a mapping of settings, found {type(settings).__name__}")
+        files.append((path, settings))
+        if "extends" not in settings:
+            return files[::-1]
+        base = settings.pop("extends")
+        if not isinstance(base, str):
+            raise KposeError(f"{path}: 'extends' is {_short(base)}; expected the path of one configuration, relative to this file")
+        path = Path(os.path.normpath(path.parent / base))
+        if any(path.resolve() == file.resolve() for file, _ in files):
+            circle = " extends ".join(str(file) for file, _ in files)
+            raise KposeError(f"{circle} extends {path}: a circle; take 'extends' out of one of them")
+        if len(files) > MOST_EXTENSIONS:
+            raise KposeError(f"{files[0][0]} extends a file that extends another, and so on, more than {MOST_EXTENSIONS} times")
+
+
+def _merge(values: dict[str, Any], settings: dict[str, Any], file: str, sources: dict[str, str], above: str = "") -> dict[str, Any]:
+    """The settings of a file over those of the files it extends; notes in `sources` where each comes from."""
+    merged = dict(values)  # YAML's aliases may have put it in several places
+    for name, value in settings.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            merged[name] = _merge(values[name], value, file, sources, f"{key}.")
+            continue
+        merged[name] = value
+        for replaced in [source for source in sources if source == key or source.startswith(f"{key}.")]:
+            del sources[replaced]
+        sources[key] = file
+    return merged
 
 
 def _apply_override(values: dict[str, Any], override: str, sources: dict[str, str]) -> None:
@@ -289,7 +369,7 @@ def _describe(error: pydantic.ValidationError, source: str, sources: dict[str, s
     others = error.error_count() - 1
     more = f" (and {others} more)" if others else ""
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(location[:-1]) + ["extends"] * (len(location) == 1)
         near = nearest(location[-1], known)
         # A key may be spelt well but stand in the wrong section.
         elsewhere = {full.rsplit(".", 1)[-1]: full for full in reversed(_all_keys())}

@@ -58,7 +58,8 @@ def main() -> int:
 
     print("3/4 evaluating", flush=True)
     weights = config.output / "best.keras"
-    metrics = evaluate_checkpoint(config, weights, output / "evaluation").metrics
+    (score,) = evaluate_checkpoint(config, weights, output / "evaluation").values()
+    metrics = score.metrics
 
     print("4/4 predicting", flush=True)
     photos = output / "photos"

@@ -9,7 +9,7 @@ from kpose.errors import KposeError
 from kpose.yaml_files import MAXIMUM_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIGURATIONS = sorted((REPOSITORY / "configs").glob("**/*.yaml"))
+CONFIGURATIONS = sorted(path for path in (REPOSITORY / "configs").glob("**/*.yaml") if path.parent.name != "skeletons")
 
 
 @pytest.fixture
@@ -323,3 +323,179 @@ def test_a_faulty_override_is_blamed_itself(write, override, expected):
 def test_a_fault_of_the_file_is_not_blamed_on_an_override(write):
     path = write("training: {epoch: 5}")
     assert refusal(path, "training.epochs=5", "seed=3").startswith(f"{path}: unknown key 'training.epoch'")
+
+
+# Settings without an effect.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "weight_decay: 1e-4",
+            "'training.weight_decay' is 0.0001: optimizer 'adam' ignores it; leave it out, or set optimizer to adamw or sgd",
+        ),
+        ("optimizer: rmsprop, weight_decay: 1e-4", "'training.weight_decay' is 0.0001: optimizer 'rmsprop' ignores it"),
+        (
+            "optimizer: adamw, momentum: 0.5",
+            "'training.momentum' is 0.5: optimizer 'adamw' ignores it; leave it out, or set optimizer to sgd",
+        ),
+        ("first_restart: 8", "'training.first_restart' is 8: schedule 'steps' ignores it; leave it out, or set schedule to restarts"),
+        ("restart_factor: 1", "'training.restart_factor' is 1: schedule 'steps' ignores it"),
+        ("lowest_learning_rate: 1e-5", "'training.lowest_learning_rate' is 1e-05: schedule 'steps' ignores it"),
+        ("schedule: restarts, drop_epochs: [20]", "'training.drop_epochs' is [20]: schedule 'restarts' ignores it"),
+        ("schedule: restarts, drop_factor: 0.2", "'training.drop_factor' is 0.2: schedule 'restarts' ignores it"),
+        (
+            "schedule: restarts, learning_rate: 1e-3, lowest_learning_rate: 1e-3",
+            "'training.lowest_learning_rate' is 0.001: it must be lower than the learning_rate, 0.001",
+        ),
+    ],
+)
+def test_a_setting_that_the_chosen_recipe_ignores_is_refused(write, text, expected):
+    path = write(f"training: {{{text}}}")
+    assert refusal(path).startswith(f"{path}: {expected}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optimizer: adamw, weight_decay: 0.01",
+        "optimizer: sgd, weight_decay: 1e-4, momentum: 0",
+        "optimizer: adam, weight_decay: 0, momentum: 0.9",  # as they are by default
+        "schedule: restarts, first_restart: 8, restart_factor: 1.5, lowest_learning_rate: 1e-6",
+        "schedule: restarts, drop_epochs: []",
+    ],
+)
+def test_a_setting_that_is_heeded_or_as_by_default_is_taken(write, text):
+    config = load_config(write(f"training: {{{text}}}"))
+    assert load_config(write(dump_config(config))) == config
+
+
+def test_only_the_setting_that_is_wrong_itself_is_told(write):
+    assert refusal(write("training: {optimizer: lion, momentum: 0.5}")).endswith("'sgd'")
+
+
+# extends
+
+
+@pytest.fixture
+def write_files(tmp_path):
+    """Writes files by their names; returns their folder."""
+
+    def write(**contents):
+        for name, text in contents.items():
+            path = tmp_path / f"{name.replace('__', '/')}.yaml"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def test_a_file_overrides_the_one_that_it_extends_key_by_key(write_files):
+    folder = write_files(
+        recipes__base="training: {epochs: 5, batch_size: 8}\nmodel: {options: {stages: 2, gate: scalar}}\nseed: 7\n"
+        "data: {train: [{annotations: a.json}, {annotations: b.json}], validation: {annotations: v.json, images: v}}\n",
+        rows__row="extends: ../recipes/base.yaml\ntraining: {batch_size: 16, drop_epochs: [3]}\nmodel: {options: {gate: channel}}\n"
+        "data: {train: [{annotations: c.json}], validation: {detections: boxes.json}}\n",
+    )
+    config = load_config(folder / "rows" / "row.yaml", ["training.drop_epochs.0=4"])
+    assert (config.training.epochs, config.training.batch_size, config.training.drop_epochs, config.seed) == (5, 16, [4], 7)
+    assert config.model.options == {"stages": 2, "gate": "channel"}
+    assert [str(part.annotations) for part in config.data.train] == ["c.json"]
+    [validation] = config.data.validation
+    assert (str(validation.annotations), str(validation.images), str(validation.detections)) == ("v.json", "v", "boxes.json")
+
+
+def test_null_takes_a_section_of_the_base_away(write_files):
+    folder = write_files(base="data: {validation: {annotations: v.json}}", row="extends: base.yaml\ndata: {validation: null}")
+    assert load_config(folder / "row.yaml").data.validation == []
+
+
+def test_a_chain_is_followed_from_its_far_end_and_dumped_flat(write_files):
+    folder = write_files(
+        a="seed: 1\ntraining: {epochs: 1}\noutput: runs/a",
+        b="extends: a.yaml\nseed: 2\ntraining: {batch_size: 2}",
+        c="extends: b.yaml\nseed: 3",
+        empty="extends: c.yaml",
+    )
+    config = load_config(folder / "empty.yaml")
+    assert (config.seed, config.training.epochs, config.training.batch_size, str(config.output)) == (3, 1, 2, "runs/a")
+    flat = dump_config(config)
+    assert "extends" not in flat
+    write_files(flat=flat)
+    assert load_config(folder / "flat.yaml") == config
+
+
+def test_an_alias_is_not_changed_with_its_twin(write_files):
+    folder = write_files(
+        base="data:\n  train: [&photos {annotations: a.json}]\n  validation: *photos",
+        row="extends: base.yaml\ndata: {validation: {images: v}}",
+    )
+    config = load_config(folder / "row.yaml")
+    assert config.data.train[0].images is None
+    assert str(config.data.validation[0].images) == "v"
+
+
+@pytest.mark.parametrize(
+    ("base", "row", "blamed", "key"),
+    [
+        ("training: {epoch: 5}", "training: {batch_size: 2}", "base", "unknown key 'training.epoch'"),
+        ("training: {epochs: 5}", "training: {epoch: 2}", "row", "unknown key 'training.epoch'"),
+        ("training: {epochs: 0}", "training: {batch_size: 2}", "base", "'training.epochs' is 0"),
+        ("training: {epochs: 5}", "training: {epochs: 0}", "row", "'training.epochs' is 0"),
+        ("training: {epochs: 0}", "training: 3", "row", "'training' is 3"),
+        ("data: {train: [{format: voc}]}", "data: {box_padding: 1}", "base", "'data.train.0.format' is 'voc'"),
+        ("training: {drop_epochs: [9]}", "training: {schedule: restarts}", "base", "'training.drop_epochs' is [9]"),
+    ],
+)
+def test_the_file_that_a_fault_comes_from_is_named(write_files, base, row, blamed, key):
+    folder = write_files(base=base, row=f"extends: base.yaml\n{row}")
+    assert refusal(folder / "row.yaml").startswith(f"{folder / blamed}.yaml: {key}")
+
+
+def test_an_override_is_blamed_before_the_files(write_files):
+    folder = write_files(base="training: {epochs: 5}", row="extends: base.yaml\ntraining: {epochs: 6}")
+    assert refusal(folder / "row.yaml", "training.epochs=0").startswith("override 'training.epochs=0': 'training.epochs' is 0")
+
+
+def test_files_that_extend_one_another_are_refused(write_files):
+    folder = write_files(a="extends: b.yaml", b="extends: ./c.yaml", c="extends: a.yaml", self="extends: self.yaml")
+    a, b, c, own = (folder / f"{name}.yaml" for name in ("a", "b", "c", "self"))
+    assert refusal(a) == f"{a} extends {b} extends {c} extends {a}: a circle; take 'extends' out of one of them"
+    assert refusal(own) == f"{own} extends {own}: a circle; take 'extends' out of one of them"
+
+
+def test_a_chain_that_is_too_long_is_refused(write_files):
+    files = {f"file_{number}": f"extends: file_{number + 1}.yaml" for number in range(30)}
+    folder = write_files(**files)
+    assert refusal(folder / "file_0.yaml").endswith("and so on, more than 8 times")
+    write_files(file_8="seed: 5")
+    assert load_config(folder / "file_0.yaml").seed == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("extends: absent.yaml", "cannot read configuration, which {row} extends, {folder}/absent.yaml: No such file or directory"),
+        ("extends: .", "cannot read configuration, which {row} extends, {folder}: Is a directory"),
+        (
+            "extends: [a.yaml, b.yaml]",
+            "{row}: 'extends' is ['a.yaml', 'b.yaml']; expected the path of one configuration, relative to this file",
+        ),
+        ("extends:", "{row}: 'extends' is None; expected the path of one configuration, relative to this file"),
+        ("extend: base.yaml", "{row}: unknown key 'extend'; did you mean 'extends'?"),
+        ("extends: list.yaml", "{folder}/list.yaml: expected a mapping of settings, found list"),
+        ("extends: loop.yaml\nmodel: &m {options: *m}", "{row}: a section contains itself"),
+    ],
+)
+def test_a_base_that_is_none_is_refused(write_files, text, expected):
+    folder = write_files(row=text, list="- seed", loop="model: &m {options: *m}")
+    row = folder / "row.yaml"
+    assert refusal(row) == expected.format(row=row, folder=folder)
+
+
+def test_only_files_extend(write):
+    with pytest.raises(KposeError, match="^configuration: 'extends' is a key of configuration files alone$"):
+        parse_config({"extends": "base.yaml"})
+    assert refusal(write(""), "extends=a.yaml") == "override 'extends=a.yaml': 'extends' is a key of configuration files alone"

@@ -1,11 +1,19 @@
-"""Gaussian heatmaps: the classic encoding, with the quarter-pixel offset when decoding.
+"""Gaussian heatmaps: the classic encoding, with rounded or exact centres, and three ways from a heatmap's maximum to the joint.
 
 Tompson et al. (NIPS 2014) train with one Gaussian a joint; Newell et al. (ECCV 2016) decode the maximum, moved a quarter of a pixel
 towards the higher neighbour. Details (rounded centre, cut off at three sigma, which maxima are moved) are those of Xiao et al. (ECCV 2018),
-which the published weights and scores follow.
+which the published weights and scores follow. Exact centres are those of Huang et al.'s code ("The Devil is in the Details", CVPR 2020):
+the Gaussian about the joint itself, cut off about the rounded centre. For decoding by DARK see `kpose.codecs.dark`.
 
-Since the centre is rounded, an encoded keypoint comes back up to half a heatmap pixel off in x and in y (2 crop pixels at stride 4): the
-quarter-pixel offset helps on a network's lopsided maxima alone.
+How far an encoded keypoint comes back from where it was, in x and in y, heatmap pixels (`docs/benchmarks/codecs.md` has it in crop pixels):
+
+    center    decoding         at most            why
+    rounded   any              0.5                the centre is rounded; the quarter offset helps on lopsided maxima alone
+    exact     argmax           0.5                the maximum is the pixel next to the joint
+    exact     quarter_offset   0.25 (0.5)         a quarter towards the joint
+    exact     dark             0.001 (0.5 to 1)   the Gaussian is cut off; 0.01 with sigma 1, of which pixels see little
+
+In parentheses: within three sigma of the edge of the heatmap (quarter offset: two pixels).
 """
 
 from __future__ import annotations
@@ -17,6 +25,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from kpose import geometry
+from kpose.codecs.dark import dark_offsets
+from kpose.codecs.maxima import as_people, find_maxima, take
 from kpose.errors import KposeError
 
 if TYPE_CHECKING:
@@ -32,6 +42,8 @@ class GaussianCodec:
         heatmap_size: height and width of the heatmaps.
         sigma: standard deviation of the Gaussian in heatmap pixels.
         alignment: how crop and heatmap pixels correspond, see `kpose.geometry`.
+        center: whether the Gaussian's centre is a whole heatmap pixel, as published, or where the joint is.
+        decoding: from the maximum to the joint: the maximum itself, a quarter of a pixel towards the higher neighbour, or DARK.
     """
 
     input_size: tuple[int, int]
@@ -54,8 +66,8 @@ class GaussianCodec:
             keypoints: `(..., K, 3)` x, y, visibility in the crop frame.
 
         Returns:
-            Heatmaps `(..., height, width, K)` float32 with maximum 1, and weights `(..., K)` float32: 1 for an annotated joint whose
-            Gaussian touches the heatmap, else 0 (its heatmap is empty).
+            Heatmaps `(..., height, width, K)` float32 with maximum 1 (a little less about an exact centre), and weights `(..., K)` float32:
+            1 for an annotated joint whose Gaussian touches the heatmap, else 0 (its heatmap is empty).
         """
         import tensorflow as tf
 
@@ -64,24 +76,27 @@ class GaussianCodec:
         points = geometry.crop_to_heatmap(keypoints[..., :2], self.input_size, self.heatmap_size, self.alignment)
         # The published code rounds by int(x + 0.5), towards 0: joints left of or above the crop come one pixel nearer.
         shifted = points + 0.5
-        center = tf.sign(shifted) * tf.floor(tf.abs(shifted))
+        rounded = tf.sign(shifted) * tf.floor(tf.abs(shifted))
+        center = rounded if self.center == "rounded" else points
         reach = 3.0 * self.sigma
-        x, y = center[..., 0], center[..., 1]
+        x, y = rounded[..., 0], rounded[..., 1]
         # Joints may carry any number: NaN and infinity fail each comparison, here and in the profiles, so that none reaches a heatmap.
         touches = (x >= -reach) & (x < width + reach) & (y >= -reach) & (y < height + reach)
         weights = tf.cast((keypoints[..., 2] > 0) & touches, tf.float32)
-        across = self._profile(x, width, reach) * weights[..., None, :]
-        down = self._profile(y, height, reach)
+        across = self._profile(center[..., 0], x, width, reach) * weights[..., None, :]
+        down = self._profile(center[..., 1], y, height, reach)
         # The Gaussian is the product of its profiles: K * (height + width) exponentials instead of K * height * width.
         heatmaps = down[..., :, None, :] * across[..., None, :, :]
         return heatmaps, weights
 
-    def _profile(self, center: tf.Tensor, length: int, reach: float) -> tf.Tensor:
-        """`(..., length, K)`: the one-dimensional Gaussian about `center (..., K)`, cut off at `reach`."""
+    def _profile(self, center: tf.Tensor, rounded: tf.Tensor, length: int, reach: float) -> tf.Tensor:
+        """`(..., length, K)`: the one-dimensional Gaussian about `center (..., K)`, cut off at `reach` from `rounded (..., K)`."""
         import tensorflow as tf
 
-        distance = tf.range(length, dtype=tf.float32)[:, None] - center[..., None, :]
-        return tf.where(tf.abs(distance) <= reach, tf.exp(-tf.square(distance) / (2.0 * self.sigma**2)), 0.0)
+        pixels = tf.range(length, dtype=tf.float32)[:, None]
+        distance = pixels - center[..., None, :]
+        kept = tf.abs(pixels - rounded[..., None, :]) <= reach
+        return tf.where(kept, tf.exp(-tf.square(distance) / (2.0 * self.sigma**2)), 0.0)
 
     def decode(self, heatmaps: np.ndarray) -> np.ndarray:
         """Keypoints of heatmaps.
@@ -96,31 +111,17 @@ class GaussianCodec:
         Raises:
             KposeError: when the heatmaps are not of the codec's `heatmap_size`.
         """
-        heatmaps = np.asarray(heatmaps, np.float32)
-        if heatmaps.shape[-3:-1] != tuple(self.heatmap_size):
-            raise KposeError(
-                f"heatmaps of shape {heatmaps.shape} do not fit this codec, which is for (..., height, width, joints) with "
-                f"height and width {tuple(self.heatmap_size)}"
-            )
-        *leading, height, width, joints = heatmaps.shape
-        count = math.prod(leading)
-        heatmaps = heatmaps.reshape(count, height, width, joints)
-        flat = heatmaps.reshape(count, height * width, joints)
-        best = flat.argmax(axis=1)
-        scores = np.take_along_axis(flat, best[:, None, :], axis=1)[:, 0, :]
-        y, x = np.divmod(best, width)
-        person, joint = np.meshgrid(np.arange(count), np.arange(joints), indexing="ij")
-        # The published decoders leave maxima on the first two and the last rows and columns where they are.
-        inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-        inner_x, inner_y = np.where(inside, x, 1), np.where(inside, y, 1)
-        slope_x = heatmaps[person, inner_y, inner_x + 1, joint] - heatmaps[person, inner_y, inner_x - 1, joint]
-        slope_y = heatmaps[person, inner_y + 1, inner_x, joint] - heatmaps[person, inner_y - 1, inner_x, joint]
-        shift = 0.25 * inside if self.decoding == "quarter_offset" else np.zeros(inside.shape)
-        points = np.stack([x + shift * np.sign(slope_x), y + shift * np.sign(slope_y)], axis=-1)
-        points = np.where(scores[..., None] > 0, points, 0.0)
-        points = geometry.heatmap_to_crop(points.astype(np.float32), self.input_size, self.heatmap_size, self.alignment)
+        heatmaps, leading = as_people(heatmaps, self.heatmap_size)
+        x, y, scores = find_maxima(heatmaps)
+        points = np.stack([x, y], axis=-1).astype(np.float32)
+        if self.decoding == "quarter_offset":
+            points += _quarter_offsets(heatmaps, x, y)
+        elif self.decoding == "dark":
+            points += dark_offsets(heatmaps, x, y, self.sigma)
+        points = np.where(scores[..., None] > 0, points, np.float32(0))
+        points = geometry.heatmap_to_crop(points, self.input_size, self.heatmap_size, self.alignment)
         decoded = np.concatenate([points, scores[..., None]], axis=-1).astype(np.float32)
-        return decoded.reshape(*leading, joints, 3)
+        return decoded.reshape(*leading, *decoded.shape[1:])
 
     def unmirror(self, heatmaps: np.ndarray, flip_permutation: np.ndarray, shift: bool = True) -> np.ndarray:
         """Heatmaps of a mirrored crop, brought back to the crop itself.
@@ -139,3 +140,15 @@ class GaussianCodec:
         if shift and self.alignment == "classic":
             back = np.concatenate([back[..., :1, :], back[..., :-1, :]], axis=-2)
         return back
+
+
+def _quarter_offsets(heatmaps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`(N, K, 2)`: a quarter of a pixel from maxima `(N, K)` of heatmaps `(N, height, width, K)` towards their higher neighbours."""
+    height, width = heatmaps.shape[1:3]
+    # The published decoders leave maxima on the first two and the last rows and columns where they are.
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    column, row = np.where(inside, x, 1), np.where(inside, y, 1)
+    slope_x = take(heatmaps, column + 1, row) - take(heatmaps, column - 1, row)
+    slope_y = take(heatmaps, column, row + 1) - take(heatmaps, column, row - 1)
+    slopes = np.stack([slope_x, slope_y], axis=-1)
+    return (0.25 * inside[..., None] * np.sign(slopes)).astype(np.float32)

@@ -6,9 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kpose.data.coco import dataset_from_config, read_coco
+    from kpose.data.coco import read_coco
     from kpose.data.crops import Preparation, preparation_from_config
+    from kpose.data.datasets import TrainingSets, ValidationSet, training_instances, training_sets, validation_sets
     from kpose.data.instances import Instances
+    from kpose.data.joint_mapping import JointMapping
     from kpose.data.pipeline import (
         SkippedSamples,
         TrainingData,
@@ -17,43 +19,50 @@ if TYPE_CHECKING:
         steps_per_epoch,
         training_data,
         training_dataset,
-        training_instances,
-        validation_instances,
     )
+    from kpose.data.readers import read_dataset
 
 # Looked up when first used: the processes that draw synthetic people must not each start TensorFlow.
 _HOMES = {
     "Instances": "instances",
+    "JointMapping": "joint_mapping",
     "Preparation": "crops",
     "SkippedSamples": "pipeline",
     "TrainingData": "pipeline",
-    "dataset_from_config": "coco",
+    "TrainingSets": "datasets",
+    "ValidationSet": "datasets",
     "evaluation_batches": "pipeline",
     "evaluation_dataset": "pipeline",
     "preparation_from_config": "crops",
     "read_coco": "coco",
+    "read_dataset": "readers",
     "steps_per_epoch": "pipeline",
     "training_data": "pipeline",
     "training_dataset": "pipeline",
-    "training_instances": "pipeline",
-    "validation_instances": "pipeline",
+    "training_instances": "datasets",
+    "training_sets": "datasets",
+    "validation_sets": "datasets",
 }
 
 __all__ = [
     "Instances",
+    "JointMapping",
     "Preparation",
     "SkippedSamples",
     "TrainingData",
-    "dataset_from_config",
+    "TrainingSets",
+    "ValidationSet",
     "evaluation_batches",
     "evaluation_dataset",
     "preparation_from_config",
     "read_coco",
+    "read_dataset",
     "steps_per_epoch",
     "training_data",
     "training_dataset",
     "training_instances",
-    "validation_instances",
+    "training_sets",
+    "validation_sets",
 ]
 
 

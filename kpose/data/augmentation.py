@@ -9,13 +9,17 @@ decoding. A *plan* has these columns for n people:
     mirrored    (n,)       bool
     keypoints   (n, K, 3)  image frame; after a flip left and right have changed places
 
-and, where drawn, `colour (n, 3)` and `cutout (n, 4)`, which are applied to the crops. Random numbers are stateless: each operation
+and, where drawn, `colour (n, 6)` and `cutout (n, 4)`, which are applied to the crops. Random numbers are stateless: each operation
 derives its own from `seed`, so that switching one off leaves the others as they were.
 
-The recipe is that of Sun et al. (HRNet, CVPR 2019), which the published weights of this family of networks follow.
+The recipe is that of Sun et al. (HRNet, CVPR 2019), which the published weights of this family of networks follow. Papers that print
+plain ranges ("rotation from -30 to 30") have the distribution "uniform"; the colour jitter of the hourglasses' codes is a gain of each
+channel. Hue is left out: no recipe here turns it.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import tensorflow as tf
 
@@ -24,9 +28,10 @@ from kpose.config import AugmentationConfig
 from kpose.skeletons import Skeleton
 
 Plan = dict[str, tf.Tensor]
+Distribution = Literal["normal", "uniform"]
 
 # Numbers of the random streams; a new operation takes a new one.
-_HALF_BODY, _SCALE, _ROTATION, _FLIP, _COLOUR, _CUTOUT = range(6)
+_HALF_BODY, _SCALE, _ROTATION, _FLIP, _COLOUR, _CUTOUT, _GAIN = range(7)
 
 # The published code takes the upper body where a standard normal is below 0.5.
 _UPPER_BODY_PROBABILITY = 0.6915
@@ -70,13 +75,13 @@ def augment_plan(plan: Plan, seed: tf.Tensor, config: AugmentationConfig, skelet
             config.half_body_padding,
         )
     if config.scale:
-        plan = random_scale(plan, seed, config.scale)
+        plan = random_scale(plan, seed, config.scale, config.scale_distribution)
     if config.rotation_degrees and config.rotation_probability:
-        plan = random_rotation(plan, seed, config.rotation_degrees, config.rotation_probability)
+        plan = random_rotation(plan, seed, config.rotation_degrees, config.rotation_probability, config.rotation_distribution)
     if config.flip_probability:
         plan = random_flip(plan, seed, skeleton, config.flip_probability)
-    if config.brightness or config.contrast or config.saturation:
-        plan = random_colour(plan, seed, config.brightness, config.contrast, config.saturation)
+    if config.brightness or config.contrast or config.saturation or config.channel_gain:
+        plan = random_colour(plan, seed, config.brightness, config.contrast, config.saturation, config.channel_gain)
     if config.cutout_probability and config.cutout_size:
         plan = random_cutout(plan, seed, crop_size, config.cutout_probability, config.cutout_size)
     return plan
@@ -129,18 +134,33 @@ def half_body(
     }
 
 
-def random_scale(plan: Plan, seed: tf.Tensor, spread: float) -> Plan:
-    """Multiply the region by 1 + normal x `spread`, clipped to 1 - spread .. 1 + spread."""
-    normal = tf.random.stateless_normal(tf.shape(plan["rotation"]), _stream(seed, _SCALE))
-    factor = tf.clip_by_value(1.0 + spread * normal, 1.0 - spread, 1.0 + spread)
+def random_scale(plan: Plan, seed: tf.Tensor, spread: float, distribution: Distribution = "normal") -> Plan:
+    """Multiply the region by a factor.
+
+    Args:
+        plan: see the module.
+        seed: `(2,)`.
+        spread: the factor lies in 1 - spread .. 1 + spread.
+        distribution: "normal", 1 + normal x spread, clipped; or "uniform".
+    """
+    deviation = _draw(tf.shape(plan["rotation"]), _stream(seed, _SCALE), distribution)
+    factor = 1.0 + spread * tf.clip_by_value(deviation, -1.0, 1.0)
     return {**plan, "size": plan["size"] * factor[:, None]}
 
 
-def random_rotation(plan: Plan, seed: tf.Tensor, degrees: float, probability: float) -> Plan:
-    """Sometimes turn by normal x `degrees`, clipped at twice this."""
+def random_rotation(plan: Plan, seed: tf.Tensor, degrees: float, probability: float, distribution: Distribution = "normal") -> Plan:
+    """Sometimes turn.
+
+    Args:
+        plan: see the module.
+        seed: `(2,)`.
+        degrees: how far.
+        probability: of a turn.
+        distribution: "normal", normal x degrees, clipped at twice this; or "uniform" in -degrees .. degrees.
+    """
     seeds = tf.random.split(_stream(seed, _ROTATION))
     shape = tf.shape(plan["rotation"])
-    turn = tf.clip_by_value(degrees * tf.random.stateless_normal(shape, seeds[0]), -2.0 * degrees, 2.0 * degrees)
+    turn = degrees * tf.clip_by_value(_draw(shape, seeds[0], distribution), -2.0, 2.0)
     applies = tf.random.stateless_uniform(shape, seeds[1]) < probability
     return {**plan, "rotation": plan["rotation"] + tf.where(applies, turn, 0.0)}
 
@@ -153,10 +173,13 @@ def random_flip(plan: Plan, seed: tf.Tensor, skeleton: Skeleton, probability: fl
     return {**plan, "mirrored": plan["mirrored"] ^ applies, "keypoints": keypoints}
 
 
-def random_colour(plan: Plan, seed: tf.Tensor, brightness: float, contrast: float, saturation: float) -> Plan:
-    """Draw `colour (n, 3)`: what is added to an image in 0..1, the factor on its contrast and that on its saturation."""
-    uniform = tf.random.stateless_uniform([tf.shape(plan["rotation"])[0], 3], _stream(seed, _COLOUR), -1.0, 1.0)
-    return {**plan, "colour": tf.constant([0.0, 1.0, 1.0]) + uniform * tf.constant([brightness, contrast, saturation])}
+def random_colour(plan: Plan, seed: tf.Tensor, brightness: float, contrast: float, saturation: float, channel_gain: float = 0.0) -> Plan:
+    """Draw `colour (n, 6)`: what is added to an image in 0..1, the factors on its contrast, its saturation, its red, green and blue."""
+    people = tf.shape(plan["rotation"])[0]
+    uniform = tf.random.stateless_uniform([people, 3], _stream(seed, _COLOUR), -1.0, 1.0)
+    colour = tf.constant([0.0, 1.0, 1.0]) + uniform * tf.constant([brightness, contrast, saturation])
+    gain = 1.0 + channel_gain * tf.random.stateless_uniform([people, 3], _stream(seed, _GAIN), -1.0, 1.0)
+    return {**plan, "colour": tf.concat([colour, gain], axis=-1)}
 
 
 def random_cutout(plan: Plan, seed: tf.Tensor, crop_size: geometry.Size, probability: float, largest: float) -> Plan:
@@ -172,19 +195,19 @@ def random_cutout(plan: Plan, seed: tf.Tensor, crop_size: geometry.Size, probabi
 
 
 def adjust_colour(image: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
-    """Change brightness, contrast about the mean grey, and saturation, in one linear map of each pixel.
+    """Multiply the channels, then change contrast about the mean grey, saturation and brightness: one linear map of each pixel.
 
     Args:
         image: `(H, W, 3)` float32 in 0..255.
-        colour: `(3,)`, see `random_colour`.
+        colour: `(6,)`, see `random_colour`.
 
     Returns:
         Of the same shape, cut to 0..255.
     """
     luma = tf.constant(_LUMA)
-    brightness, contrast, saturation = colour[0], colour[1], colour[2]
-    grey = tf.tensordot(tf.reduce_mean(image, axis=(0, 1)), luma, 1)
-    mix = contrast * (saturation * tf.eye(3) + (1.0 - saturation) * tf.repeat(luma[:, None], 3, axis=1))
+    brightness, contrast, saturation, gain = colour[0], colour[1], colour[2], colour[3:]
+    grey = tf.tensordot(tf.reduce_mean(image, axis=(0, 1)) * gain, luma, 1)
+    mix = contrast * gain[:, None] * (saturation * tf.eye(3) + (1.0 - saturation) * tf.repeat(luma[:, None], 3, axis=1))
     shape = image.shape
     flat = tf.matmul(tf.reshape(image, [-1, 3]), mix) + ((1.0 - contrast) * grey + 255.0 * brightness)
     return tf.reshape(tf.clip_by_value(flat, 0.0, 255.0), shape)
@@ -203,6 +226,13 @@ def cut_out(image: tf.Tensor, cutout: tf.Tensor) -> tf.Tensor:
     ]
     keep = tf.cast(~(inside[0][:, None] & inside[1][None, :]), tf.float32)
     return image * keep[..., None]
+
+
+def _draw(shape: tf.Tensor, seed: tf.Tensor, distribution: Distribution) -> tf.Tensor:
+    """A standard normal, or uniform in -1 .. 1."""
+    if distribution == "uniform":
+        return tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
+    return tf.random.stateless_normal(shape, seed)
 
 
 def _stream(seed: tf.Tensor, operation: int) -> tf.Tensor:

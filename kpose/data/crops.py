@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,22 @@ class Preparation:
         return geometry.crop_matrix(
             plan["center"], plan["size"], self.codec.input_size, plan["rotation"], plan["mirrored"], self.codec.alignment
         )
+
+    def views(self, boxes: geometry.Array, rotations: Sequence[float] = (0.0,), scales: Sequence[float] = (1.0,)) -> geometry.Array:
+        """The maps by which a test looks at people: every rotation at every scale.
+
+        Args:
+            boxes: `(n, 4)` x, y, width, height in the image frame; numpy or TensorFlow.
+            rotations: degrees, see `geometry.crop_matrix`.
+            scales: factors on the size of the region.
+
+        Returns:
+            `(n, V, 2, 3)` from image to crop: first all scales of the first rotation.
+        """
+        turns, factors = np.array(list(itertools.product(rotations, scales)), np.float32).T
+        centers, sizes = geometry.fit_box_to_aspect(boxes, self.codec.input_size, self.box_padding)
+        sizes = sizes[:, None, :] * factors[:, None]
+        return geometry.crop_matrix(centers[:, None, :], sizes, self.codec.input_size, turns, alignment=self.codec.alignment)
 
     def normalise(self, crop: tf.Tensor) -> tf.Tensor:
         """Crops `(..., H, W, 3)` of 0..255, H and W static, to mean 0 and standard deviation 1."""
@@ -78,6 +95,29 @@ def load_crop(
         crop = augmentation.adjust_colour(crop, colour)
     crop = preparation.normalise(crop)
     return crop if cutout is None else augmentation.cut_out(crop, cutout)
+
+
+def load_views(content: tf.Tensor, matrices: tf.Tensor, preparation: Preparation) -> tf.Tensor:
+    """Several normalised crops of an encoded picture, which is decoded once.
+
+    Args:
+        content: the bytes of a JPEG, PNG, BMP or GIF file.
+        matrices: `(V, 2, 3)`, V static, from image to crop.
+        preparation: crop and normalisation.
+
+    Returns:
+        `(V, H, W, 3)`.
+    """
+    size = preparation.codec.input_size
+    views = tf.unstack(matrices)
+
+    def shown(image_size: tf.Tensor) -> tf.Tensor:
+        regions = tf.stack([geometry.visible_region(matrix, size, image_size) for matrix in views])
+        start = tf.reduce_min(regions[:, :2], axis=0)
+        return tf.concat([start, tf.reduce_max(regions[:, :2] + regions[:, 2:], axis=0) - start], axis=0)
+
+    region, offset = decode_region(content, shown)
+    return preparation.normalise(tf.stack([sample_crop(region, geometry.translate_source(matrix, offset), size) for matrix in views]))
 
 
 def decode_region(content: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

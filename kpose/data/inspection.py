@@ -33,6 +33,8 @@ def inspection_sheet(config: Config, samples: int = 24, columns: int = 6) -> np.
         raise KposeError(f"cannot draw {samples} samples; ask for 1 or more")
     skeleton = get_skeleton(config.skeleton)
     preparation = preparation_from_config(config)
+    # A Gaussian of which less than this is on the crop has its maximum elsewhere than its joint; a disc has offsets.
+    minimum_score = 0.5 if preparation.codec.maps_per_joint == 1 else 0.0
     # A smaller batch shows the same stream.
     small = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": min(samples, 16)})})
     cells: list[np.ndarray] = []
@@ -41,8 +43,9 @@ def inspection_sheet(config: Config, samples: int = 24, columns: int = 6) -> np.
         decoded = preparation.codec.decode(heatmaps)
         decoded[..., 2] *= weights > 0
         for image, maps, keypoints in zip(preparation.denormalise(images), heatmaps, decoded, strict=True):
-            pose = draw_pose(image, keypoints, skeleton, minimum_score=0.5)
-            cells.append(np.concatenate([pose, draw_heatmaps(image, maps, skeleton, config.codec.alignment)], axis=1))
+            pose = draw_pose(image, keypoints, skeleton, minimum_score)
+            glow = draw_heatmaps(image, maps[..., :: preparation.codec.maps_per_joint], skeleton, config.codec.alignment)
+            cells.append(np.concatenate([pose, glow], axis=1))
             titles.append(f"{len(titles)}: {int((keypoints[:, 2] > 0).sum())} of {skeleton.num_joints} joints")
             if len(cells) == samples:
                 return contact_sheet(cells, columns, titles)

@@ -9,7 +9,7 @@ shows them, and warped once, person by person and in parallel; heatmaps are made
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ import numpy as np
 import tensorflow as tf
 
 from kpose import geometry
+from kpose.codecs import Codec, make_codecs
 from kpose.config import AugmentationConfig, Config
 from kpose.data import augmentation
-from kpose.data.coco import dataset_from_config
-from kpose.data.crops import Preparation, check_image, first_line, load_crop, preparation_from_config
+from kpose.data.crops import Preparation, check_image, first_line, load_crop, load_views, preparation_from_config
+from kpose.data.datasets import training_sets
 from kpose.data.instances import Instances
-from kpose.data.tfrecords import RecordedInstances, Records, records_from_config
+from kpose.data.sampling import drawn_before, drawn_dataset, drawn_people, shuffled_index
+from kpose.data.tfrecords import RecordedInstances, Records
 from kpose.errors import KposeError
-from kpose.skeletons import get_skeleton
 
 Columns = dict[str, tf.Tensor]
+People = Instances | Records | Sequence[Instances] | Sequence[Records]
 
 # Random numbers are drawn for so many people at once, whatever the batch size; changing it changes every training run.
 BLOCK = 64
@@ -116,88 +118,42 @@ def training_data(config: Config, model: keras.Model | None = None, start_epoch:
 
     Args:
         config: the experiment.
-        model: the network to train, for the size of its heatmaps and how many of its outputs are supervised: of several, each gets
-            the same heatmaps. Without one there is one, of a quarter of the crop.
+        model: the network to train, for the size of its heatmaps and how many of its outputs are supervised; of several, each gets
+            heatmaps of its own (`codec.stage_spread`). Without one there is one, of a quarter of the crop.
         start_epoch: epochs that a former run has seen.
 
     Raises:
-        KposeError: when the data is refused, see `kpose.data.coco.read_coco` and `training_dataset`.
+        KposeError: when the data is refused, see `kpose.data.coco.read_coco` and `training_dataset`, or `stage_spread` does not fit.
     """
-    skeleton = get_skeleton(config.skeleton)
-    formats = {part.format for part in config.data.train}
-    people: Instances | Records
-    if formats == {"tfrecord"}:
-        parts = [records_from_config(part, skeleton) for part in config.data.train for _ in range(part.repeat)]
-        people = Records(skeleton, sum((part.shards for part in parts), ()), sum(map(len, parts)), sum(part.images for part in parts))
-        images = people.images
-    else:
-        people = training_instances(config)
-        images = len({people.image_files[index] for index in np.unique(people.image_index)})
-    outputs = [] if model is None else model.outputs
-    heatmap_size = (outputs[-1].shape[1], outputs[-1].shape[2]) if outputs else None
-    steps = config.training.steps_per_epoch or steps_per_epoch(len(people), config.training.batch_size)
+    codecs = [] if model is None else make_codecs(config.codec, config.model.input_size, [output.shape[1:3] for output in model.outputs])
+    sets = training_sets(config)
+    people = sum(map(len, sets.parts))
+    images = sum(part.images if isinstance(part, Records) else 0 for part in sets.parts)
+    images += len({part.image_files[index] for part in sets.parts if isinstance(part, Instances) for index in np.unique(part.image_index)})
+    steps = config.training.steps_per_epoch or steps_per_epoch(people, config.training.batch_size)
     skipped = SkippedSamples()
     dataset = training_dataset(
-        people,
-        preparation_from_config(config, heatmap_size),
+        sets.parts,
+        preparation_from_config(config, codecs[-1].heatmap_size if codecs else None),
         config.augmentation,
+        codecs=codecs,
+        weights=sets.weights,
         batch_size=config.training.batch_size,
         seed=config.seed,
         start_step=start_epoch * steps,
         shuffle_buffer=config.data.shuffle_buffer,
         skipped=skipped,
     )
-    if len(outputs) > 1:
-        dataset = dataset.map(functools.partial(_for_every_output, len(outputs)))
     # Names without folders: the line travels inside of the checkpoint.
     names = dict.fromkeys(Path(str(part.records or part.annotations)).name for part in config.data.train)
-    return TrainingData(dataset, steps, f"{len(people)} people in {images} images ({', '.join(names)})", skipped)
+    return TrainingData(dataset, steps, f"{people} people in {images} images ({', '.join(names)})", skipped)
 
 
-def _for_every_output(outputs: int, image: tf.Tensor, heatmaps: tf.Tensor, weights: tf.Tensor) -> tuple[Any, Any, Any]:
-    """A training element for a network of several supervised stages: each is to give the same heatmaps."""
-    return image, (heatmaps,) * outputs, (weights,) * outputs
-
-
-def training_instances(config: Config) -> Instances:
-    """The people of all training sets of a configuration; what was left out is printed.
-
-    Raises:
-        KposeError: when there is none, or one is refused.
-    """
-    formats = {part.format for part in config.data.train}
-    if len(formats) > 1:
-        raise KposeError("'data.train' mixes files and TFRecord shards; write all of it as shards, or none")
-    if formats == {"tfrecord"}:
-        raise KposeError("'data.train' already is TFRecord shards; give the datasets that they were written from")
-    skeleton = get_skeleton(config.skeleton)
-    parts = []
-    for dataset in config.data.train:
-        part = dataset_from_config(dataset, skeleton, for_training=True)
-        _print_notes(part)
-        parts += [part] * dataset.repeat
-    return Instances.concatenate(parts)
-
-
-def validation_instances(config: Config) -> Instances:
-    """The people of the validation set of a configuration; what was left out is printed.
-
-    Raises:
-        KposeError: when there is none, or it is refused.
-    """
-    if not config.data.validation:
-        raise KposeError("the configuration has no validation set; give 'data.validation'")
-    part, skeleton = config.data.validation[0], get_skeleton(config.skeleton)
-    if part.format == "tfrecord":
-        return records_from_config(part, skeleton).instances(part.annotations)
-    instances = dataset_from_config(part, skeleton, for_training=False)
-    _print_notes(instances)
-    return instances
-
-
-def _print_notes(instances: Instances) -> None:
-    for note in instances.notes:
-        print(note)
+def _targets(codecs: Sequence[Codec], keypoints: tf.Tensor) -> tuple[Any, Any]:
+    """Heatmaps and weights for the outputs of a network, as tuples where there are several; what is the same for some is made once."""
+    made = {codec: codec.encode(keypoints) for codec in codecs}
+    heatmaps, weights = zip(*(made[codec] for codec in codecs), strict=True)
+    return (heatmaps, weights) if len(codecs) > 1 else (heatmaps[0], weights[0])
 
 
 def steps_per_epoch(people: int, batch_size: int) -> int:
@@ -206,11 +162,13 @@ def steps_per_epoch(people: int, batch_size: int) -> int:
 
 
 def training_dataset(
-    people: Instances | Records,
+    people: People,
     preparation: Preparation,
     augmentation_config: AugmentationConfig = NO_AUGMENTATION,
     *,
     batch_size: int,
+    codecs: Sequence[Codec] = (),
+    weights: Sequence[float] | None = None,
     seed: int = 0,
     start_step: int = 0,
     shuffle_buffer: int = 2048,
@@ -219,38 +177,43 @@ def training_dataset(
     """The endless training stream: every person once per pass, in an order that is drawn anew over the whole set each time.
 
     Args:
-        people: whom to learn from, in picture files or TFRecord shards.
+        people: whom to learn from, in picture files or TFRecord shards; or several such sets of one kind and one skeleton.
         preparation: crop, codec and normalisation.
         augmentation_config: random changes.
         batch_size: samples per batch; all batches are full.
+        codecs: of the outputs of a network that has several; by default there is one, of `preparation`.
+        weights: of several sets: the shares of the samples that come from each, kept to within a thousandth; None: everybody equally
+            often (picture files only).
         seed: of order and augmentation.
         start_step: batches that a former run has seen; the stream goes on after them.
         shuffle_buffer: people among whom the order of shards is mixed; files are shuffled over the whole set.
         skipped: counts the people whose picture is broken; they are left out, the next ones take their place.
 
     Returns:
-        Batches of image `(B, H, W, 3)` float32 normalised, heatmaps `(B, h, w, K)` and weights `(B, K)`.
+        Batches of image `(B, H, W, 3)` float32 normalised, heatmaps `(B, h, w, K)` (as many channels as the codec has) and weights
+        `(B, K)`; of several codecs tuples of both.
 
     Raises:
         KposeError: when there is nobody or not a single picture can be read.
     """
-    if not len(people):
+    parts = _parts(people, weights)
+    if not all(map(len, parts)):
         raise KposeError("the training set has no person; check 'data.train' and its filters")
-    codec = preparation.codec
     start = start_step * batch_size
-    read, name_of = _reader(people, seed)
+    read, name_of = _reader(parts, weights, seed)
 
     def load(person: Columns) -> Columns:
         image = load_crop(read(person["source"]), person["matrix"], preparation, person.get("colour"), person.get("cutout"))
         return {"position": person["position"], "image": image, "keypoints": person["keypoints"]}
 
-    def finish(batch: Columns) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        heatmaps, weights = codec.encode(batch["keypoints"])
-        return batch["image"], heatmaps, weights
+    def finish(batch: Columns) -> tuple[Any, Any, Any]:
+        return batch["image"], *_targets(codecs or [preparation.codec], batch["keypoints"])
 
-    planned = planned_people(people, preparation, augmentation_config, seed=seed, start=start, shuffle_buffer=shuffle_buffer)
+    planned = planned_people(
+        people, preparation, augmentation_config, weights=weights, seed=seed, start=start, shuffle_buffer=shuffle_buffer
+    )
     loaded = planned.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    _require_readable(loaded, min(len(people), BLOCK), name_of(start))
+    _require_readable(loaded, min(sum(map(len, parts)), BLOCK), name_of(start))
     # Errors are dropped here and only here, sample by sample; the gap in the positions tells.
     batches = loaded.ignore_errors().batch(batch_size, drop_remainder=True)
     batches = (skipped or SkippedSamples()).watch(batches, start, name_of)
@@ -258,10 +221,11 @@ def training_dataset(
 
 
 def planned_people(
-    people: Instances | Records,
+    people: People,
     preparation: Preparation,
     augmentation_config: AugmentationConfig,
     *,
+    weights: Sequence[float] | None = None,
     seed: int = 0,
     start: int = 0,
     shuffle_buffer: int = 2048,
@@ -272,7 +236,8 @@ def planned_people(
         Single people from position `start` on: position, source (file name or bytes of the picture), matrix `(2, 3)` from image to crop,
         keypoints `(K, 3)` in the crop frame, and `colour` and `cutout` where they are on.
     """
-    size, skeleton = preparation.codec.input_size, people.skeleton
+    parts = _parts(people, weights)
+    size, skeleton = preparation.codec.input_size, parts[0].skeleton
 
     def plan(block: tf.Tensor, columns: Columns) -> Columns:
         crops = augmentation.plan_crops(columns["box"], columns["keypoints"], size, preparation.box_padding)
@@ -288,32 +253,68 @@ def planned_people(
         return planned | {name: crops[name] for name in ("colour", "cutout") if name in crops}
 
     first_block = start // BLOCK
-    if isinstance(people, Records):
-        blocks = _record_blocks(people, first_block, seed, shuffle_buffer)
+    recorded = [part for part in parts if isinstance(part, Records)]
+    if recorded:
+        blocks = _record_blocks(recorded, weights, first_block, seed, shuffle_buffer)
     else:
-        blocks = _file_blocks(people, first_block, seed)
+        instances = [part for part in parts if isinstance(part, Instances)]
+        blocks = _file_blocks(instances, weights, first_block, seed)
     return blocks.enumerate(first_block).map(plan).unbatch().skip(start % BLOCK)
 
 
-def _reader(people: Instances | Records, seed: int) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[int], str]]:
+def _parts(people: People, weights: Sequence[float] | None) -> Sequence[Instances | Records]:
+    """Several sets, checked: they must go together."""
+    parts: list[Instances | Records] = [people] if isinstance(people, (Instances, Records)) else [*people]
+    if not parts:
+        raise KposeError("the training set has no person; check 'data.train' and its filters")
+    if weights is not None and (len(weights) != len(parts) or not all(0 < weight < np.inf for weight in weights)):
+        raise KposeError(f"{len(parts)} training sets but the weights {list(weights)}; give each set a weight greater than 0")
+    if len({isinstance(part, Records) for part in parts}) > 1:
+        raise KposeError("people in files and TFRecord shards cannot be mixed; write all of them as shards, or none")
+    if weights is None and len(parts) > 1 and isinstance(parts[0], Records):
+        raise KposeError("several sets of TFRecord shards need weights")
+    for part in parts[1:]:
+        if part.skeleton != parts[0].skeleton:
+            raise KposeError(
+                f"training sets of skeletons {parts[0].skeleton.name!r} and {part.skeleton.name!r}; bring them together by a JointMapping"
+            )
+    return parts
+
+
+def _reader(
+    parts: Sequence[Instances | Records], weights: Sequence[float] | None, seed: int
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[int], str]]:
     """How the picture of a source is read, and how the sample at a position is named in reports."""
-    if isinstance(people, Records):
-        return tf.identity, lambda position: f"sample {position % len(people)} of pass {position // len(people)} of {people.shards[0]} ..."
+    shards = [f"{part.shards[0]} ..." for part in parts if isinstance(part, Records)]
+    if len(shards) == 1:
+        size = len(parts[0])
+        return tf.identity, lambda position: f"sample {position % size} of pass {position // size} of {shards[0]}"
+    if shards:
+        return tf.identity, lambda position: f"sample {position} of the stream from {', '.join(shards)}"
+    people = Instances.concatenate([part for part in parts if isinstance(part, Instances)])
 
     def name_of(position: int) -> str:
-        chosen = int(shuffled_index(tf.constant([position], tf.int64), len(people), seed)[0])
+        chosen = int(_chosen(tf.constant([position], tf.int64), list(map(len, parts)), weights, seed)[0])
         return people.image_files[int(people.image_index[chosen])]
 
     return tf.io.read_file, name_of
 
 
-def _file_blocks(people: Instances, first_block: int, seed: int) -> tf.data.Dataset:
+def _chosen(positions: tf.Tensor, sizes: Sequence[int], weights: Sequence[float] | None, seed: int) -> tf.Tensor:
+    """`(n,)` int64: who stands at positions of the stream, a position among the people of all sets."""
+    if weights is None:
+        return shuffled_index(positions, sum(sizes), seed)
+    return drawn_people(positions, sizes, weights, seed)
+
+
+def _file_blocks(parts: Sequence[Instances], weights: Sequence[float] | None, first_block: int, seed: int) -> tf.data.Dataset:
     """Columns of `BLOCK` people each: position, source (a file), box, keypoints."""
-    files, image_index, boxes, keypoints = _columns(people)
+    files, image_index, boxes, keypoints = _columns(Instances.concatenate(parts))
+    sizes = list(map(len, parts))
 
     def draw(block: tf.Tensor) -> Columns:
         positions = block * BLOCK + tf.range(BLOCK, dtype=tf.int64)
-        chosen = shuffled_index(positions, len(people), seed)
+        chosen = _chosen(positions, sizes, weights, seed)
         return {
             "position": positions,
             "source": tf.gather(files, tf.gather(image_index, chosen)),
@@ -324,30 +325,84 @@ def _file_blocks(people: Instances, first_block: int, seed: int) -> tf.data.Data
     return tf.data.Dataset.range(first_block, np.iinfo(np.int64).max // BLOCK).map(draw)
 
 
-def _record_blocks(people: Records, first_block: int, seed: int, shuffle_buffer: int) -> tf.data.Dataset:
+def _record_blocks(
+    parts: Sequence[Records], weights: Sequence[float] | None, first_block: int, seed: int, shuffle_buffer: int
+) -> tf.data.Dataset:
     """Columns of `BLOCK` people each: position, source (the bytes of a picture), box, keypoints."""
-    first_pass, offset = divmod(first_block * BLOCK, len(people))
-    return people.passes(seed, first_pass, shuffle_buffer).skip(offset).batch(BLOCK, drop_remainder=True)
+    start = first_block * BLOCK
+    if weights is None:
+        people = _record_stream(parts[0], seed, start, shuffle_buffer)
+    else:
+        people = _weighted_records(parts, weights, seed, start, shuffle_buffer)
+    return people.batch(BLOCK, drop_remainder=True)
 
 
-def evaluation_dataset(instances: Instances, preparation: Preparation, batch_size: int) -> tf.data.Dataset:
+def _record_stream(part: Records, seed: int, start: int, shuffle_buffer: int) -> tf.data.Dataset:
+    """The people of one set of shards from position `start` of its stream on."""
+    first_pass, offset = divmod(start, len(part))
+    return part.passes(seed, first_pass, shuffle_buffer).skip(offset)
+
+
+def _weighted_records(parts: Sequence[Records], weights: Sequence[float], seed: int, start: int, shuffle_buffer: int) -> tf.data.Dataset:
+    """The people of several sets of shards in their shares, from position `start` of the joint stream on."""
+    starts = drawn_before(start, weights, seed)
+    streams = [
+        _record_stream(part, seed + number, int(begin), shuffle_buffer).map(functools.partial(_with_set, number))
+        for number, (part, begin) in enumerate(zip(parts, starts, strict=True))
+    ]
+    positions = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
+    choice = positions.batch(BLOCK).map(lambda block: drawn_dataset(block, weights, seed)[0]).unbatch()
+
+    def count_gaps(state: tuple[tf.Tensor, tf.Tensor], person: Columns) -> tuple[tuple[tf.Tensor, tf.Tensor], Columns]:
+        # A damaged shard leaves a gap in the positions of its set; it becomes one in those of the joint stream.
+        expected, position = state
+        number, own = person["set"], person["position"]
+        position += own - expected[number]
+        expected = tf.tensor_scatter_nd_update(expected, [[number]], [own + 1])
+        return (expected, position + 1), {**{name: person[name] for name in ("source", "box", "keypoints")}, "position": position}
+
+    joint = tf.data.Dataset.choose_from_datasets(streams, choice, stop_on_empty_dataset=True)
+    return joint.scan((tf.constant(starts, tf.int64), tf.constant(start, tf.int64)), count_gaps)
+
+
+def _with_set(number: int, person: Columns) -> Columns:
+    return {**person, "set": tf.constant(number, tf.int64)}
+
+
+def evaluation_dataset(
+    instances: Instances,
+    preparation: Preparation,
+    batch_size: int,
+    rotations: Sequence[float] = (0.0,),
+    scales: Sequence[float] = (1.0,),
+) -> tf.data.Dataset:
     """People in order, without any augmentation; the last batch may be smaller.
 
     A score must not hide what could not be read, so a broken picture is an error here; `evaluation_batches` names it.
 
+    Args:
+        instances: whom to look at.
+        preparation: crop and normalisation.
+        batch_size: people per batch.
+        rotations: degrees; every person is shown turned by each, see `Preparation.views`.
+        scales: of the region; every rotation at every scale, V views in all. By default there is one, upright.
+
     Returns:
-        Batches of a dictionary: image `(B, H, W, 3)` float32 normalised, matrix `(B, 2, 3)` from image to crop, box `(B, 4)` and index
-        `(B,)` int64, positions in `instances`.
+        Batches of B people as a dictionary with a row for each crop, the V of a person one after the other: image `(B * V, H, W, 3)`
+        float32 normalised, matrix `(B * V, 2, 3)` from image to crop, box `(B * V, 4)`, index `(B * V,)` int64, positions in `instances`.
     """
+    views = len(rotations) * len(scales)
 
     def plan(index: tf.Tensor, columns: Columns) -> Columns:
-        box = columns["box"]
-        crops = augmentation.plan_crops(box, tf.zeros([tf.shape(index)[0], 1, 3]), preparation.codec.input_size, preparation.box_padding)
-        return {"index": index, "source": columns["source"], "box": box, "matrix": preparation.matrix(crops)}
+        matrix = preparation.views(columns["box"], rotations, scales)
+        return {"index": index, "source": columns["source"], "box": columns["box"], "matrix": matrix}
 
     def load(person: Columns) -> Columns:
-        image = load_crop(read(person.pop("source")), person["matrix"], preparation)
-        return {"image": image, **person}
+        return {"image": load_views(read(person.pop("source")), person["matrix"], preparation), **person}
+
+    def one_row_a_crop(batch: Columns) -> Columns:
+        crops = {name: tf.reshape(batch[name], [-1, *batch[name].shape[2:]]) for name in ("image", "matrix")}
+        return crops | {name: tf.repeat(batch[name], views, axis=0) for name in ("box", "index")}
 
     if isinstance(instances, RecordedInstances) and instances.records is not None:
         read = tf.identity
@@ -359,40 +414,29 @@ def evaluation_dataset(instances: Instances, preparation: Preparation, batch_siz
             lambda index: {"source": tf.gather(files, tf.gather(image_index, index)), "box": tf.gather(boxes, index)}
         )
     people = people.enumerate().batch(BLOCK).map(plan).unbatch()
-    batches = people.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch_size)
+    batches = people.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch_size).map(one_row_a_crop)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
-def evaluation_batches(instances: Instances, preparation: Preparation, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def evaluation_batches(
+    instances: Instances,
+    preparation: Preparation,
+    batch_size: int,
+    rotations: Sequence[float] = (0.0,),
+    scales: Sequence[float] = (1.0,),
+) -> Iterator[dict[str, np.ndarray]]:
     """`evaluation_dataset`, batch by batch in numpy.
 
     Raises:
         KposeError: when a picture cannot be read, naming it.
     """
-    dataset = evaluation_dataset(instances, preparation, batch_size)
+    dataset = evaluation_dataset(instances, preparation, batch_size, rotations, scales)
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
         for file in dict.fromkeys(instances.image_files[index] for index in instances.image_index):
             check_image(file)
         raise KposeError(f"a picture of {instances.annotation_file} cannot be read: {first_line(error)}") from error
-
-
-def shuffled_index(positions: tf.Tensor, people: int, seed: int) -> tf.Tensor:
-    """Which person stands at positions of the training stream.
-
-    Args:
-        positions: `(n,)` int64.
-        people: how many there are.
-        seed: of the order.
-
-    Returns:
-        `(n,)` int64: within each pass of `people` positions a permutation.
-    """
-    passes, index = positions // people, positions % people
-    seeds = tf.stack([tf.fill(tf.shape(passes), tf.constant(seed, tf.int64)), passes, tf.ones_like(passes)], axis=-1)
-    # tf.random.experimental.index_shuffle pads several seeds along the wrong axis.
-    return tf.raw_ops.RandomIndexShuffle(index=index, seed=seeds, max_index=tf.constant(people - 1, tf.int64))
 
 
 def _columns(instances: Instances) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:

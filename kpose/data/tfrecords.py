@@ -23,6 +23,7 @@ from tqdm import tqdm
 from kpose.config import DatasetConfig
 from kpose.data.crops import check_image, first_line
 from kpose.data.instances import Instances
+from kpose.data.joint_mapping import JointMapping
 from kpose.errors import KposeError
 from kpose.files import read_json, replacing, write_json
 from kpose.skeletons import Skeleton
@@ -40,16 +41,23 @@ class Records:
     """TFRecord shards as a training source.
 
     Attributes:
-        skeleton: meaning of the keypoints.
+        stored_skeleton: meaning of the keypoints in the shards.
         shards: the files.
         people: how many people they hold together.
         images: how many pictures.
+        mapping: from those joints to the network's; None: they are the same.
     """
 
-    skeleton: Skeleton
+    stored_skeleton: Skeleton
     shards: tuple[str, ...]
     people: int
     images: int
+    mapping: JointMapping | None = None
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Meaning of the keypoints of the people that come out."""
+        return self.stored_skeleton if self.mapping is None else self.mapping.target
 
     def __len__(self) -> int:
         return self.people
@@ -145,7 +153,7 @@ class Records:
         def numbers(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
             return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
 
-        joints = self.skeleton.num_joints
+        joints = self.stored_skeleton.num_joints
         found = tf.io.parse_single_example(
             example,
             {
@@ -161,6 +169,7 @@ class Records:
             },
         )
         people = tf.shape(found["person/id"])[0]
+        keypoints = tf.reshape(found["person/keypoints"], [people, joints, 3])
         return {
             "source": found["image/encoded"],
             "file_name": found["image/file_name"],
@@ -168,7 +177,7 @@ class Records:
             "size": tf.cast(found["image/size"], tf.int32),
             "ids": found["person/id"],
             "boxes": tf.reshape(found["person/box"], [people, 4]),
-            "keypoints": tf.reshape(found["person/keypoints"], [people, joints, 3]),
+            "keypoints": keypoints if self.mapping is None else self.mapping.to_target(keypoints),
             "areas": tf.reshape(found["person/area"], [people]),
             "box_scores": tf.reshape(found["person/box_score"], [people]),
         }

@@ -3,11 +3,13 @@
 from kpose.inference.folder import PredictionSummary, predict_folder, read_boxes
 from kpose.inference.images import read_image
 from kpose.inference.predictor import Pose, PoseEstimator
-from kpose.inference.test_time import compile_forward, predict_heatmaps
+from kpose.inference.test_time import Member, PoseTest, compile_forward, predict_heatmaps
 
 __all__ = [
+    "Member",
     "Pose",
     "PoseEstimator",
+    "PoseTest",
     "PredictionSummary",
     "compile_forward",
     "predict_folder",

@@ -7,22 +7,23 @@ for pose in estimator("photo.jpg", boxes=[[40, 20, 180, 400]])[0]:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kpose import geometry
-from kpose.checkpoint import ModelCard, load_model
+from kpose.checkpoint import ModelCard, load_model, read_card
 from kpose.data.crops import Preparation, sample_crop
 from kpose.errors import KposeError
 from kpose.inference.images import read_image
 from kpose.inference.scores import mean_joint_scores
-from kpose.inference.test_time import Forward, compile_forward, decoded_size, predict_heatmaps
+from kpose.inference.test_time import Forward, Member, PoseTest, common_skeleton, compile_forward, preparation_from_card
 
 Image = np.ndarray | str | Path
 Boxes = np.ndarray | Sequence[Sequence[float]]
@@ -47,41 +48,61 @@ class PoseEstimator:
     """Finds the joints of people whose boxes are known.
 
     Args:
-        model: from crops to heatmaps.
-        card: what the network expects and means; by default the model's own, as `load_model` sets it.
+        models: from crops to heatmaps: one network or, to average their answers, several.
+        cards: what each network expects and means; by default their own, as `load_model` sets them.
         flip: average with the mirrored crop's answer: more exact, half as fast.
-        batch_size: people that go through the network at once, at most.
+        shift_heatmap: move that by a pixel where the codec's alignment is classic, as published.
+        rotations: degrees by which a person's region is turned; the answers to all are averaged, see `PoseTest`.
+        scales: factors on the region's size; every rotation at every scale.
+        ensemble: what the answers of several networks are averaged as.
+        batch_size: crops that go through a network at once, at most.
         keypoint_threshold: joints with a greater score make up the person's score.
+
+    Raises:
+        KposeError: when a network has no card, the networks have different joints, or see `PoseTest`.
     """
 
     def __init__(
-        self, model: keras.Model, card: ModelCard | None = None, *, flip: bool = True, batch_size: int = 32, keypoint_threshold: float = 0.2
+        self,
+        models: keras.Model | Sequence[keras.Model],
+        cards: ModelCard | Sequence[ModelCard] | None = None,
+        *,
+        flip: bool = True,
+        shift_heatmap: bool = True,
+        rotations: Sequence[float] = (0.0,),
+        scales: Sequence[float] = (1.0,),
+        ensemble: Literal["positions", "heatmaps"] = "positions",
+        batch_size: int = 32,
+        keypoint_threshold: float = 0.2,
     ) -> None:
-        card = card or getattr(model, "card", None)
-        if card is None:
-            raise KposeError("this network has no card that says what it expects; load it with kpose.load_model, or give 'card'")
         if batch_size < 1:
             raise KposeError(f"batch_size must be at least 1, found {batch_size}")
-        self.model = model
-        self.card = card
-        self.skeleton = card.make_skeleton()
-        self.flip = flip
+        self.models = (models,) if isinstance(models, keras.Model) else tuple(models)
+        self.cards = (cards,) if isinstance(cards, ModelCard) else tuple(cards or map(_card_of, self.models))
+        if len(self.cards) != len(self.models):
+            raise KposeError(f"{len(self.models)} networks but {len(self.cards)} cards; give one for each")
+        skeleton = common_skeleton(self.cards, [model.name for model in self.models])
+        members = [
+            Member(_compile_as_needed(model, batch_size), preparation_from_card(model, card, skeleton))
+            for model, card in zip(self.models, self.cards, strict=True)
+        ]
+        self.test = PoseTest(tuple(members), skeleton, flip, shift_heatmap, tuple(rotations), tuple(scales), ensemble)
+        self.skeleton = skeleton
         self.batch_size = batch_size
         self.keypoint_threshold = keypoint_threshold
-        self._preparation = Preparation(
-            card.make_codec(decoded_size(model, self.skeleton, card.codec)), card.box_padding, card.mean, card.std
-        )
-        self._cut_out = _compile_crop(self._preparation)
-        self._forwards: dict[int, Forward] = {}
+        self._cut_out = {preparation: _compile_crop(preparation) for preparation in self.test.preparations}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **options: Any) -> PoseEstimator:
-        """An estimator from a `.keras` checkpoint of kpose; `options` as in the class.
+    def from_pretrained(cls, paths: str | Path | Sequence[str | Path], **options: Any) -> PoseEstimator:
+        """An estimator from a `.keras` checkpoint of kpose, or an ensemble from several; `options` as in the class.
 
         Raises:
-            KposeError: when the file is missing, damaged, or not one of kpose's.
+            KposeError: when a file is missing, damaged, or not one of kpose's; or see the class.
         """
-        return cls(load_model(path), **options)
+        files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        # Before any weights are read.
+        common_skeleton([read_card(file) for file in files], files)
+        return cls([load_model(file) for file in files], **options)
 
     def __call__(self, images: Image | Sequence[Image], boxes: Boxes | Sequence[Boxes | None] | None = None) -> list[list[Pose]]:
         """The poses of all boxes.
@@ -98,56 +119,50 @@ class PoseEstimator:
             KposeError: when a picture or a box is refused.
         """
         single = isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim != 4)
-        pictures = [images] if single else list(images)  # type: ignore[arg-type]
+        pictures: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
         all_boxes = [boxes] if single else [None] * len(pictures) if boxes is None else list(boxes)
         if len(all_boxes) != len(pictures):
             raise KposeError(f"{len(pictures)} pictures but boxes for {len(all_boxes)}; give a list of boxes for each picture")
-        crops, matrices, owners, checked = [], [], [], []
-        for position, (picture, picture_boxes) in enumerate(zip(pictures, all_boxes, strict=True)):
-            name = str(picture) if isinstance(picture, (str, Path)) else f"picture {position}"
-            image = read_image(picture) if isinstance(picture, (str, Path)) else check_array(picture, name)
-            picture_boxes = check_boxes(picture_boxes, image.shape[:2], name)
-            for matrix in self._matrices(picture_boxes):
-                crops.append(self._crop(image, matrix))
-                matrices.append(matrix)
-            owners += [position] * len(picture_boxes)
-            checked.append(picture_boxes)
         poses: list[list[Pose]] = [[] for _ in pictures]
-        if not crops:
-            return poses
-        keypoints = self._keypoints(np.stack(crops), np.stack(matrices))
-        scores = mean_joint_scores(keypoints, self.keypoint_threshold)
-        for owner, points, score, box in zip(owners, keypoints, scores, np.concatenate(checked), strict=True):
-            poses[owner].append(Pose(points, float(score), box))
+        people = self._people(pictures, all_boxes)
+        while batch := list(itertools.islice(people, self.test.people_at_once(self.batch_size))):
+            crops = [np.concatenate(kind) for kind in zip(*(person.crops for person in batch), strict=True)]
+            matrices = [np.concatenate(kind) for kind in zip(*(person.matrices for person in batch), strict=True)]
+            keypoints = self.test.keypoints(crops, matrices).astype(np.float32)
+            scores = mean_joint_scores(keypoints, self.keypoint_threshold)
+            for person, points, score in zip(batch, keypoints, scores, strict=True):
+                poses[person.picture].append(Pose(points, float(score), person.box))
         return poses
 
-    def _matrices(self, boxes: np.ndarray) -> np.ndarray:
-        codec = self._preparation.codec
-        centers, sizes = geometry.fit_box_to_aspect(boxes, codec.input_size, self._preparation.box_padding)
-        return geometry.crop_matrix(centers, sizes, codec.input_size, alignment=codec.alignment)
+    def _people(self, pictures: Sequence[Image], boxes: Sequence[Any]) -> Iterator[_Person]:
+        """Everybody in turn: of the pictures no more than one is held."""
+        for position, (picture, picture_boxes) in enumerate(zip(pictures, boxes, strict=True)):
+            name = str(picture) if isinstance(picture, (str, Path)) else f"picture {position}"
+            image = read_image(picture) if isinstance(picture, (str, Path)) else check_array(picture, name)
+            checked = check_boxes(picture_boxes, image.shape[:2], name)
+            kinds = [preparation.views(checked, self.test.rotations, self.test.scales) for preparation in self.test.preparations]
+            for box, matrices in zip(checked, zip(*kinds, strict=True), strict=True):
+                crops = [self._crops(image, *kind) for kind in zip(matrices, self.test.preparations, strict=True)]
+                yield _Person(position, box, crops, list(matrices))
 
-    def _crop(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """The normalised crop; of the picture only the part that it shows is touched."""
-        y, x, height, width = geometry.visible_region(matrix, self._preparation.codec.input_size, np.array(image.shape[:2]))
-        moved = geometry.translate_source(matrix, np.array([x, y]))
-        return self._cut_out(image[y : y + height, x : x + width], moved).numpy()
+    def _crops(self, image: np.ndarray, matrices: np.ndarray, preparation: Preparation) -> np.ndarray:
+        """The normalised crops `(V, H, W, 3)`; of the picture only the part that each shows is touched."""
+        crops = []
+        for matrix in matrices:
+            y, x, height, width = geometry.visible_region(matrix, preparation.codec.input_size, np.array(image.shape[:2]))
+            moved = geometry.translate_source(matrix, np.array([x, y]))
+            crops.append(self._cut_out[preparation](image[y : y + height, x : x + width], moved).numpy())
+        return np.stack(crops)
 
-    def _keypoints(self, crops: np.ndarray, matrices: np.ndarray) -> np.ndarray:
-        codec = self._preparation.codec
-        found = []
-        for start in range(0, len(crops), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            heatmaps = predict_heatmaps(self._forward(len(crops[part])), crops[part], codec, self.skeleton, self.flip)
-            to_image = geometry.invert_affine(matrices[part].astype(np.float64))
-            found.append(geometry.transform_points(codec.decode(heatmaps), to_image))
-        return np.concatenate(found).astype(np.float32)
 
-    def _forward(self, people: int) -> Forward:
-        """The network compiled for the next power of two: few compilations, and one person does not cost a whole batch."""
-        size = min(self.batch_size, 1 << (people - 1).bit_length())
-        if size not in self._forwards:
-            self._forwards[size] = compile_forward(self.model, size)
-        return self._forwards[size]
+@dataclass(frozen=True)
+class _Person:
+    """A person on the way to the networks: the number of its picture, its box, and for each kind of crop those of all views."""
+
+    picture: int
+    box: np.ndarray
+    crops: list[np.ndarray]
+    matrices: list[np.ndarray]
 
 
 def check_array(image: Any, name: str) -> np.ndarray:
@@ -207,6 +222,26 @@ def box_array(boxes: Any, name: str) -> np.ndarray:
     if values.ndim != 2 or values.shape[1] != 4:
         raise KposeError(f"{name}: boxes have shape {values.shape}; expected (n, 4), [[x, y, width, height], ...] of each person")
     return values
+
+
+def _card_of(model: keras.Model) -> ModelCard:
+    card = getattr(model, "card", None)
+    if card is None:
+        raise KposeError(f"network {model.name!r} has no card that says what it expects; load it with kpose.load_model, or give 'cards'")
+    return card
+
+
+def _compile_as_needed(model: keras.Model, largest: int) -> Forward:
+    """The network compiled for the next power of two: few compilations, and one person does not cost a whole batch."""
+    compiled: dict[int, Forward] = {}
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        size = min(largest, 1 << (len(images) - 1).bit_length())
+        if size not in compiled:
+            compiled[size] = compile_forward(model, size)
+        return compiled[size](images)
+
+    return forward
 
 
 def _compile_crop(preparation: Preparation) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:

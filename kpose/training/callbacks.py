@@ -123,7 +123,7 @@ class Checkpoints(keras.callbacks.Callback):
         if improved:
             self.best_score = logs[self.metric]
         # A metric without anybody of its kind (APL where nobody is large) is NaN, which JSON does not have.
-        score = {name: float(value) for name, value in logs.items() if name != "loss" and math.isfinite(value)}
+        score = {name: float(value) for name, value in logs.items() if not name.endswith("loss") and math.isfinite(value)}
         state = {
             "epoch": epoch + 1,
             "step": int(self.model.optimizer.iterations),

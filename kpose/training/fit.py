@@ -5,7 +5,7 @@ In a notebook the same parts give the same result:
     config = kpose.load_config("configs/synthetic/lite_mobilenet_v3_128x96.yaml")
     model = make_model(config)
     data = training_data(config, model)
-    model.compile(make_optimizer(config, data.steps_per_epoch), make_loss(config), jit_compile=False)
+    model.compile(make_optimizer(config, data.steps_per_epoch), make_loss(config, model), jit_compile=False)
     model.fit(data.dataset, epochs=config.training.epochs, steps_per_epoch=data.steps_per_epoch)
 """
 
@@ -15,28 +15,26 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kpose.checkpoint import ModelCard, load_model
-from kpose.config import Config, dump_config
-from kpose.data import TrainingData, training_data, validation_instances
+from kpose.config import Config, LossConfig, dump_config
+from kpose.data import TrainingData, ValidationSet, training_data, validation_sets
 from kpose.errors import KposeError
 from kpose.evaluation import evaluate
+from kpose.evaluation.metrics import metric_of
 from kpose.files import replacing
-from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
+from kpose.inference.test_time import decoded_size
+from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss, OffsetLoss
 from kpose.models import build_model, count
 from kpose.skeletons import get_skeleton
 from kpose.training.callbacks import Checkpoints, ProgressBar, TrainingLog, ValidationScore
-from kpose.training.schedules import WarmupStepDecay
+from kpose.training.schedules import CosineRestarts, WarmupStepDecay, restart_lengths
 from kpose.visualize import draw_training_curve
 from kpose.weights import load_torch, load_trunk
 
-METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR")
-# `best.keras` is the network with the highest; without a validation set there is none.
-WATCHED = "AP"
 LAST, BEST, LOG, CURVE, SETTINGS = "last.keras", "best.keras", "training.csv", "curve.png", "config.yaml"
 
 
@@ -74,24 +72,75 @@ def make_model(config: Config) -> keras.Model:
     return model
 
 
-def make_loss(config: Config) -> keras.losses.Loss:
-    """The loss of a configuration."""
-    if config.loss.name == "mean_squared_error":
-        return HeatmapMeanSquaredError()
-    return HeatmapWeightingLoss(config.loss.weighting)
+def make_loss(config: Config, model: keras.Model | None = None) -> keras.losses.Loss | list[keras.losses.Loss]:
+    """The loss of a configuration.
+
+    Args:
+        config: the experiment.
+        model: the network to train; without one it has a single output.
+
+    Returns:
+        What `model.compile` takes: a loss, for a network of several outputs a list of one for each, times its `stage_weights`; only
+        the last one mines hard keypoints.
+
+    Raises:
+        KposeError: when loss, codec, skeleton and network do not fit together.
+    """
+    settings, skeleton = config.loss, get_skeleton(config.skeleton)
+    if (settings.name == "offset") != (config.codec.name == "offset"):
+        raise KposeError(f"loss.name={settings.name} does not fit codec.name={config.codec.name}: set both to offset, or neither")
+    if settings.hard_keypoints and settings.hard_keypoints > skeleton.num_joints:
+        raise KposeError(
+            f"loss.hard_keypoints is {settings.hard_keypoints}, but skeleton {skeleton.name!r} has {skeleton.num_joints} joints"
+        )
+    if model is not None:
+        decoded_size(model, skeleton, config.codec)
+    outputs = 1 if model is None else len(model.outputs)
+    factors = settings.stage_weights or [1.0] * outputs
+    if len(factors) != outputs:
+        raise KposeError(f"loss.stage_weights has {len(factors)} values, but the network {outputs} outputs; give one value for each output")
+    hard_keypoints = [None] * (outputs - 1) + [settings.hard_keypoints]
+    losses = [_loss_of_an_output(settings, hardest, factor) for hardest, factor in zip(hard_keypoints, factors, strict=True)]
+    return losses if outputs > 1 else losses[0]
+
+
+def _loss_of_an_output(settings: LossConfig, hard_keypoints: int | None, factor: float) -> keras.losses.Loss:
+    if settings.name == "offset":
+        return OffsetLoss(settings.offset_error, hard_keypoints=hard_keypoints, factor=factor)
+    if settings.name == "mean_squared_error":
+        return HeatmapMeanSquaredError(hard_keypoints=hard_keypoints, factor=factor)
+    return HeatmapWeightingLoss(settings.weighting, hard_keypoints=hard_keypoints, factor=factor)
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Adam under the configuration's schedule."""
+    """The optimizer of a configuration under its schedule."""
     training = config.training
-    schedule = WarmupStepDecay(
-        training.learning_rate,
-        training.warmup_steps,
-        training.warmup_factor,
-        [epoch * steps_per_epoch for epoch in training.drop_epochs],
-        training.drop_factor,
-    )
-    return keras.optimizers.Adam(schedule)
+    schedule: keras.optimizers.schedules.LearningRateSchedule
+    if training.schedule == "steps":
+        schedule = WarmupStepDecay(
+            training.learning_rate,
+            training.warmup_steps,
+            training.warmup_factor,
+            [epoch * steps_per_epoch for epoch in training.drop_epochs],
+            training.drop_factor,
+        )
+    else:
+        schedule = CosineRestarts(
+            training.learning_rate,
+            restart_lengths(training.epochs, training.first_restart, training.restart_factor, steps_per_epoch),
+            training.lowest_learning_rate,
+            training.warmup_steps,
+            training.warmup_factor,
+        )
+    if training.optimizer == "adam":
+        return keras.optimizers.Adam(schedule)
+    if training.optimizer == "adamw":
+        return keras.optimizers.AdamW(schedule, weight_decay=training.weight_decay)
+    if training.optimizer == "rmsprop":
+        # PyTorch's, which the published hourglasses were trained with. It adds its 1e-8 to the root, Keras 1e-16 below it: with the 1e-7
+        # that Keras takes by default, the small gradients of a heatmap's mean squared error would hardly be scaled at all.
+        return keras.optimizers.RMSprop(schedule, rho=0.99, epsilon=1e-16)
+    return keras.optimizers.SGD(schedule, momentum=training.momentum, weight_decay=training.weight_decay or None)
 
 
 def train(config: Config, resume: bool = False) -> TrainingResult:
@@ -127,14 +176,15 @@ def train(config: Config, resume: bool = False) -> TrainingResult:
         best_score = best_score if state.get("best_score") is None else float(state["best_score"])
         if start_epoch >= config.training.epochs:
             raise KposeError(f"{last} has finished its {start_epoch} epochs; raise training.epochs to go on")
+    loss = make_loss(config, model)
     data = training_data(config, model, start_epoch)
     optimizer = make_optimizer(config, data.steps_per_epoch)
-    model.compile(optimizer, make_loss(config), jit_compile=False)
+    model.compile(optimizer, loss, jit_compile=False)
     # Built here and not inside of the first step, which TensorFlow would then trace twice.
     optimizer.build(model.trainable_variables)
     if saved is not None:
         _restore(model, saved, last, start_epoch * data.steps_per_epoch)
-    scorer = _make_scorer(config) if config.data.validation else None
+    scorer = make_scorer(config) if config.data.validation else None
     with replacing(folder / SETTINGS) as partial:
         partial.write_text(dump_config(config), encoding="utf-8")
     callbacks = make_callbacks(config, data, scorer, start_epoch, best_score)
@@ -150,19 +200,21 @@ def train(config: Config, resume: bool = False) -> TrainingResult:
         verbose=0,
     )
     log = next(callback for callback in callbacks if isinstance(callback, TrainingLog))
-    draw_training_curve(log.path, folder / CURVE)
-    metrics = {name: value for name, value in log.rows[-1].items() if name in METRICS}
-    best = max((row["AP"] for row in log.rows if "AP" in row), default=None)
+    names = scorer.metrics if scorer else ()
+    metrics = {name: value for name, value in log.rows[-1].items() if name in names}
+    draw_training_curve(log.path, folder / CURVE, metric=names[0] if names else "AP")
     minutes = (time.monotonic() - start) / 60
     summary = f"trained {config.training.epochs - start_epoch} epochs in {minutes:.1f} min, loss {log.rows[-1]['loss']:.4g}"
-    if best is not None:
-        summary += f", AP {metrics['AP']:.3f} (best {best:.3f})"
+    if metrics:
+        watched = names[0]
+        best = max(row[watched] for row in log.rows if watched in row)
+        summary += f", {watched} {metrics[watched]:.3f} (best {best:.3f})"
     print(f"{summary}; checkpoints, {LOG} and {CURVE} in {folder}")
     return TrainingResult(model, metrics, folder)
 
 
 def make_callbacks(
-    config: Config, data: TrainingData, scorer: Any, start_epoch: int = 0, best_score: float = float("-inf")
+    config: Config, data: TrainingData, scorer: Scorer | None, start_epoch: int = 0, best_score: float = float("-inf")
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of a training, in the order in which they rely on one another."""
     card = ModelCard.from_config(
@@ -171,13 +223,17 @@ def make_callbacks(
         training={"seed": config.seed, "epochs": config.training.epochs, "steps_per_epoch": data.steps_per_epoch},
     )
     callbacks: list[keras.callbacks.Callback] = []
+    metrics: tuple[str, ...] = ()
     if scorer:
+        metrics = scorer.metrics
         callbacks.append(ValidationScore(scorer, config.training.validate_every))
+    # `best.keras` is the network with the highest score of the first set; without a validation set there is none.
+    watched = metrics[0] if metrics else ""
     callbacks += [
-        TrainingLog(config.output / LOG, METRICS, start_epoch),
-        Checkpoints(config.output, card, WATCHED, best_score),
+        TrainingLog(config.output / LOG, metrics, start_epoch),
+        Checkpoints(config.output, card, watched, best_score),
         keras.callbacks.TensorBoard(config.output / "tensorboard", write_graph=False),
-        ProgressBar(config.training.epochs, data.steps_per_epoch, start_epoch, WATCHED, data.skipped_report),
+        ProgressBar(config.training.epochs, data.steps_per_epoch, start_epoch, watched, data.skipped_report),
     ]
     return callbacks
 
@@ -197,20 +253,45 @@ def _restore(model: keras.Model, saved: keras.Model, source: Path, expected_step
         mine.assign(theirs)
 
 
-def _make_scorer(config: Config) -> Any:
-    """A function that scores a network on the validation set."""
-    instances = validation_instances(config)
-    if instances.skeleton.oks_sigmas is None:
-        # Better now than after the first epochs.
-        raise KposeError(
-            f"skeleton {instances.skeleton.name!r} has no 'oks_sigmas', so AP cannot be computed; add them, or set data.validation to null"
-        )
+@dataclass(frozen=True)
+class Scorer:
+    """Scores a network on every validation set, each under its own protocol.
 
-    def score(model: keras.Model) -> dict[str, float]:
-        metrics = evaluate(model, instances, config).metrics
-        return {name: metrics[name] for name in METRICS}
+    Attributes:
+        config: crops, codec and protocol.
+        sets: whom to find.
+    """
 
-    return score
+    config: Config
+    sets: tuple[ValidationSet, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics, that which counts first; those of further sets begin with the set's name, such as `lspet/PCK`."""
+        return tuple(self._label(number, name) for number, part in enumerate(self.sets) for name in metric_of(part.dataset).logged)
+
+    def __call__(self, model: keras.Model) -> dict[str, float]:
+        """The metrics of a network."""
+        found: dict[str, float] = {}
+        for number, part in enumerate(self.sets):
+            score = evaluate(model, part, self.config).metrics
+            found |= {self._label(number, name): score[name] for name in metric_of(part.dataset).logged}
+        return found
+
+    def _label(self, number: int, name: str) -> str:
+        return name if number == 0 else f"{self.sets[number].name}/{name}"
+
+
+def make_scorer(config: Config) -> Scorer:
+    """The scorer of a configuration's validation sets.
+
+    Raises:
+        KposeError: when one is refused or cannot be scored under its protocol: better now than after the first epochs.
+    """
+    sets = validation_sets(config)
+    for part in sets:
+        metric_of(part.dataset).require(part)
+    return Scorer(config, tuple(sets))
 
 
 def _print_plan(config: Config, data: TrainingData, model: keras.Model, start_epoch: int) -> None:

@@ -15,8 +15,6 @@ include_preprocessing=False)`, under the names Keras gives them there. Such a tr
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +23,7 @@ import keras
 import numpy as np
 
 from kpose.errors import KposeError
+from kpose.npz_files import read_npz
 
 LARGEST_FILE_BYTES = 256 << 20
 """A MobileNetV3-Large takes 12 MB in float32."""
@@ -168,36 +167,11 @@ def _read_arrays(path: Path) -> Arrays:
         KposeError: as `load_trunk`.
     """
     remedy = "get the file anew"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > LARGEST_FILE_BYTES:
-                raise KposeError(f"{path} unpacks to more than {LARGEST_FILE_BYTES >> 20} MiB, which is no MobileNetV3 trunk; {remedy}")
-            arrays = {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
-    except FileNotFoundError as error:
-        raise KposeError(f"there is no trunk file {path}; check model.trunk_weights") from error
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, KposeError):
-            raise
-        raise KposeError(f"{path} is no .npz file of plain numbers ({error}); {remedy}") from error
+    found = read_npz(path, LARGEST_FILE_BYTES, missing=f"there is no trunk file {path}; check model.trunk_weights", remedy=remedy)
+    arrays = {name: array.astype("float32") for name, array in found.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise KposeError(f"{path}: {name} holds values that are not finite; {remedy}")
         if name.endswith("/moving_variance") and (array < 0).any():
             raise KposeError(f"{path}: {name} holds a negative variance; {remedy}")
     return arrays
-
-
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One member; its header may claim no more bytes than it has, and no Python objects."""
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if read_header is None:
-            raise ValueError(f"{member.filename} has the unknown format version {version}")
-        shape, fortran_order, dtype = read_header(stream)
-        if dtype.kind != "f" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
-            raise ValueError(f"{member.filename} claims {shape} of {dtype}, which is not what it holds")
-        data = stream.read(math.prod(shape) * dtype.itemsize)
-    array = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
-    return array.astype("float32")

@@ -45,6 +45,41 @@ def test_rotation_is_a_normal_cut_at_twice_its_width_and_sometimes_none(plan: Pl
     assert turn[turn != 0].std() == pytest.approx(40 * 0.96, abs=2)
 
 
+def quartiles(values: np.ndarray) -> np.ndarray:
+    return np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+def test_a_uniform_scale_fills_its_range_evenly(plan: Plan) -> None:
+    factor = (augmentation.random_scale(plan, SEED, 0.25, "uniform")["size"] / plan["size"]).numpy()
+    np.testing.assert_allclose(factor[:, 0], factor[:, 1], rtol=1e-6)
+    assert factor.min() >= 0.75 and factor.max() <= 1.25
+    np.testing.assert_allclose(quartiles(factor), [0.75, 0.875, 1.0, 1.125, 1.25], atol=0.02)
+    assert factor.std() == pytest.approx(0.5 / np.sqrt(12), rel=0.03)
+
+
+def test_a_uniform_rotation_fills_its_range_evenly_and_goes_no_farther(plan: Plan) -> None:
+    turn = augmentation.random_rotation(plan, SEED, 30.0, 1.0, "uniform")["rotation"].numpy()
+    assert np.abs(turn).max() <= 30
+    np.testing.assert_allclose(quartiles(turn), [-30, -15, 0, 15, 30], atol=2)
+    assert turn.std() == pytest.approx(60 / np.sqrt(12), rel=0.03)
+    sometimes = augmentation.random_rotation(plan, SEED, 30.0, 0.4, "uniform")["rotation"].numpy()
+    assert np.mean(sometimes != 0) == pytest.approx(0.4, abs=0.04)
+
+
+def test_a_configuration_chooses_the_distributions(plan: Plan) -> None:
+    off = AugmentationConfig(flip_probability=0, half_body_probability=0, scale=0.25, rotation_degrees=30.0, rotation_probability=1.0)
+    factors, turns = {}, {}
+    for name, change in {"normal": {}, "scale": {"scale_distribution": "uniform"}, "turn": {"rotation_distribution": "uniform"}}.items():
+        changed = augmentation.augment_plan(plan, SEED, off.model_copy(update=change), COCO_17, SIZE)
+        factors[name], turns[name] = (changed["size"] / plan["size"]).numpy()[:, 0], changed["rotation"].numpy()
+    # A third of a clipped normal stands at its bounds, next to nothing of a uniform distribution.
+    assert np.mean(np.isclose(factors["normal"], [[0.75], [1.25]], atol=1e-3)) > 0.1
+    assert np.mean(np.isclose(factors["scale"], [[0.75], [1.25]], atol=1e-3)) < 0.01
+    assert np.abs(turns["normal"]).max() > 45 and np.abs(turns["turn"]).max() <= 30
+    np.testing.assert_array_equal(turns["normal"], turns["scale"])
+    np.testing.assert_array_equal(factors["normal"], factors["turn"])
+
+
 def test_a_flip_swaps_left_and_right_joints_and_leaves_their_place(plan: Plan) -> None:
     flipped = augmentation.random_flip(plan, SEED, COCO_17, 0.5)
     mirrored = flipped["mirrored"].numpy()
@@ -107,11 +142,14 @@ def test_half_body_does_nothing_without_halves(plan: Plan) -> None:
 
 def test_operations_draw_independently(plan: Plan) -> None:
     """Switching one operation off leaves what the others draw."""
-    everything = AugmentationConfig(brightness=0.1, cutout_probability=0.5)
+    everything = AugmentationConfig(brightness=0.1, channel_gain=0.4, cutout_probability=0.5)
     full = augmentation.augment_plan(plan, SEED, everything, COCO_17, SIZE)
     for off, column in (("rotation_degrees", "mirrored"), ("flip_probability", "rotation"), ("half_body_probability", "cutout")):
         part = augmentation.augment_plan(plan, SEED, everything.model_copy(update={off: 0.0}), COCO_17, SIZE)
         np.testing.assert_array_equal(part[column], full[column])
+    without_gain = augmentation.augment_plan(plan, SEED, everything.model_copy(update={"channel_gain": 0.0}), COCO_17, SIZE)
+    np.testing.assert_array_equal(without_gain["colour"][:, :3], full["colour"][:, :3])
+    np.testing.assert_array_equal(without_gain["colour"][:, 3:], 1)
 
 
 def test_all_off_changes_nothing(plan: Plan) -> None:
@@ -124,26 +162,36 @@ def test_all_off_changes_nothing(plan: Plan) -> None:
 
 def test_colour_follows_its_definition() -> None:
     image = np.random.default_rng(0).uniform(60, 180, (9, 7, 3)).astype(np.float32)
-    brightness, contrast, saturation = 0.05, 1.2, 0.7
+    brightness, contrast, saturation, gain = 0.05, 1.2, 0.7, [1.1, 0.8, 0.9]
+    colour = tf.constant([brightness, contrast, saturation, *gain])
+    found = augmentation.adjust_colour(tf.constant(image), colour)
+    image = image * np.array(gain, np.float32)
     grey = image @ np.array([0.2989, 0.587, 0.114], np.float32)
     expected = grey.mean() + contrast * (image - grey.mean()) + 255 * brightness
     expected_grey = (expected @ np.array([0.2989, 0.587, 0.114], np.float32))[..., None]
     expected = expected_grey + saturation * (expected - expected_grey)
-    found = augmentation.adjust_colour(tf.constant(image), tf.constant([brightness, contrast, saturation]))
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
 def test_colour_stays_within_the_range_of_an_image() -> None:
     image = tf.constant(np.random.default_rng(0).uniform(0, 255, (9, 7, 3)), tf.float32)
-    found = augmentation.adjust_colour(image, tf.constant([0.5, 1.9, 1.9])).numpy()
+    found = augmentation.adjust_colour(image, tf.constant([0.5, 1.9, 1.9, 1.4, 1.4, 1.4])).numpy()
     assert found.min() >= 0 and found.max() == 255
-    np.testing.assert_allclose(augmentation.adjust_colour(image, tf.constant([0.0, 1.0, 1.0])), image, atol=1e-3)
+    np.testing.assert_allclose(augmentation.adjust_colour(image, tf.constant([0.0, *[1.0] * 5])), image, atol=1e-3)
 
 
 def test_colour_is_drawn_within_its_ranges(plan: Plan) -> None:
-    colour = augmentation.random_colour(plan, SEED, 0.1, 0.2, 0.3)["colour"].numpy()
-    for column, (middle, spread) in enumerate(((0, 0.1), (1, 0.2), (1, 0.3))):
+    colour = augmentation.random_colour(plan, SEED, 0.1, 0.2, 0.3, 0.4)["colour"].numpy()
+    for column, (middle, spread) in enumerate(((0, 0.1), (1, 0.2), (1, 0.3), (1, 0.4), (1, 0.4), (1, 0.4))):
         assert np.abs(colour[:, column] - middle).max() == pytest.approx(spread, rel=0.05)
+    # Each number is drawn for itself.
+    assert np.abs(np.corrcoef(colour.T) - np.eye(6)).max() < 0.1
+
+
+def test_a_gain_changes_its_channel_alone() -> None:
+    image = tf.constant(np.random.default_rng(0).uniform(0, 150, (9, 7, 3)), tf.float32)
+    found = augmentation.adjust_colour(image, tf.constant([0.0, 1.0, 1.0, 1.4, 0.6, 1.0]))
+    np.testing.assert_allclose(found, image * [1.4, 0.6, 1.0], atol=1e-3)
 
 
 def test_a_cutout_is_the_mean_colour_in_its_rectangle_alone(plan: Plan) -> None:

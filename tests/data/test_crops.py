@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kpose import geometry
 from kpose.codecs.gaussian import GaussianCodec
-from kpose.data.crops import Preparation, check_image, decode_region, load_crop, sample_crop
+from kpose.data.crops import Preparation, check_image, decode_region, load_crop, load_views, sample_crop
 from kpose.errors import KposeError
 
 SIZE = (64, 48)
@@ -158,3 +158,27 @@ def test_a_cut_off_jpeg_is_broken(tmp_path: Path, picture: np.ndarray) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(KposeError, match="cut.jpg"):
         check_image(str(path))
+
+
+@pytest.mark.parametrize("kinds", [(np, tf), (tf, np)], ids=["numpy", "tensorflow"])
+def test_views_are_every_rotation_at_every_scale(kinds: tuple) -> None:
+    boxes = np.array([[10, 20, 30, 60], [5, 5, 80, 20]], np.float32)
+    own, _ = kinds
+    views = PREPARATION.views(boxes if own is np else tf.constant(boxes), [0.0, -30.0], [1.0, 0.8, 1.5])
+    assert tf.is_tensor(views) == (own is tf)
+    assert tuple(views.shape) == (2, 6, 2, 3)
+    centers, sizes = geometry.fit_box_to_aspect(boxes, SIZE, 1.25)
+    for position, (rotation, scale) in enumerate([(0, 1), (0, 0.8), (0, 1.5), (-30, 1), (-30, 0.8), (-30, 1.5)]):
+        expected = geometry.crop_matrix(centers, sizes * np.float32(scale), SIZE, rotation)
+        np.testing.assert_allclose(views[:, position], expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg"])
+def test_views_of_a_picture_decoded_once_are_its_crops(picture: np.ndarray, extension: str) -> None:
+    content = encoded(picture, extension)
+    views = load_views(content, tf.stack(maps()), PREPARATION)
+    assert views.shape == (6, *SIZE, 3)
+    for view, matrix in zip(views, maps(), strict=True):
+        np.testing.assert_allclose(view, load_crop(content, matrix, PREPARATION), atol=2e-3)
+    alone = load_views(content, maps()[0][None], PREPARATION)[0]
+    np.testing.assert_array_equal(alone, load_crop(content, maps()[0], PREPARATION))

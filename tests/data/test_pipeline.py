@@ -24,9 +24,10 @@ from kpose.data import (
     training_data,
     training_dataset,
     training_instances,
-    validation_instances,
+    validation_sets,
 )
-from kpose.data.pipeline import BLOCK, NO_AUGMENTATION, shuffled_index
+from kpose.data.pipeline import BLOCK, NO_AUGMENTATION
+from kpose.data.sampling import shuffled_index
 from kpose.errors import KposeError
 from kpose.skeletons import COCO_17, Skeleton
 
@@ -193,6 +194,20 @@ def test_evaluation_keeps_the_order_and_ends_with_a_smaller_batch(people: Instan
         np.testing.assert_allclose(batch_matrix @ [*(box[:2] + box[2:] / 2), 1], [48, 64], atol=1e-3)
 
 
+def test_evaluation_shows_the_views_of_a_person_one_after_the_other(people: Instances) -> None:
+    rotations, scales = [0.0, 90.0], [1.0, 0.5, 2.0]
+    plain = list(evaluation_batches(people, PREPARATION, 4))
+    turned = list(evaluation_batches(people, PREPARATION, 4, rotations, scales))
+    assert [batch["image"].shape for batch in turned] == [(24, 128, 96, 3), (12, 128, 96, 3)]
+    for one, several in zip(plain, turned, strict=True):
+        np.testing.assert_array_equal(several["index"], np.repeat(one["index"], 6))
+        np.testing.assert_array_equal(several["box"], np.repeat(one["box"], 6, axis=0))
+        np.testing.assert_array_equal(several["matrix"].reshape(-1, 6, 2, 3), PREPARATION.views(tf.constant(one["box"]), rotations, scales))
+        # The first view is the plain one; a larger part of the picture is decoded for it.
+        np.testing.assert_array_equal(several["matrix"][::6], one["matrix"])
+        np.testing.assert_allclose(several["image"][::6], one["image"], atol=2e-3)
+
+
 def test_static_shapes_reach_the_network(people: Instances) -> None:
     image, heatmaps, weights = training_dataset(people, PREPARATION, STRONG, batch_size=4).element_spec
     assert (image.shape, heatmaps.shape, weights.shape) == ((4, 128, 96, 3), (4, 32, 24, 5), (4, 5))
@@ -269,7 +284,7 @@ def test_a_configuration_becomes_a_stream(make_dataset: Make, tmp_path: Path, cr
     first_epoch = collect(data.dataset, 3)
     assert first_epoch[0][1].shape == (4, 16, 12, 5)
     assert_equal(collect(training_data(config, start_epoch=1).dataset, 1), first_epoch[2:])
-    assert len(validation_instances(config)) == 5
+    assert len(validation_sets(config)[0].instances) == 5
 
 
 def test_people_of_a_repeated_dataset_come_so_often(make_dataset: Make, tmp_path: Path, cross: Skeleton) -> None:

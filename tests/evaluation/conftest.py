@@ -10,19 +10,25 @@ import pytest
 
 from kpose import geometry
 from kpose.codecs import GaussianCodec
-from kpose.data import Instances, read_coco
+from kpose.data import Instances, Preparation, read_coco
 from kpose.data.synthetic import write_synthetic_people
+from kpose.inference import Member, PoseTest
 from kpose.skeletons import COCO_17
 
 
-def crops_of_truth(instances: Instances, codec: GaussianCodec, padding: float = 1.25, batch_size: int = 64) -> Iterator[dict]:
+def perfect_test(codec: GaussianCodec) -> PoseTest:
+    """A test, without flip, of a network that returns what it is given: the heatmaps of `crops_of_truth`."""
+    return PoseTest((Member(lambda heatmaps: heatmaps, Preparation(codec)),), COCO_17, flip=False)
+
+
+def crops_of_truth(instances: Instances, codec: GaussianCodec, padding: float = 1.25, batch_size: int = 64) -> Iterator[tuple[dict]]:
     """Evaluation batches that hold the annotated heatmaps where a loader gives images: what a perfect network would answer."""
     centers, sizes = geometry.fit_box_to_aspect(instances.boxes, codec.input_size, padding)
     matrices = geometry.crop_matrix(centers, sizes, codec.input_size, alignment=codec.alignment)
     for start in range(0, len(instances), batch_size):
         index = np.arange(start, min(start + batch_size, len(instances)))
         heatmaps, _ = codec.encode(geometry.transform_points(instances.keypoints[index], matrices[index]))
-        yield {"image": heatmaps.numpy(), "matrix": matrices[index], "index": index}
+        yield ({"image": heatmaps.numpy(), "matrix": matrices[index], "index": index},)
 
 
 @pytest.fixture(scope="session")

@@ -12,25 +12,31 @@ import pytest
 from kpose import geometry
 from kpose.checkpoint import ModelCard, save_model
 from kpose.codecs import GaussianCodec
-from kpose.config import EvaluationConfig, parse_config
-from kpose.data import read_coco, validation_instances
+from kpose.config import DatasetConfig, EvaluationConfig, parse_config
+from kpose.data import JointMapping, ValidationSet, read_coco, validation_sets
 from kpose.errors import KposeError
 from kpose.evaluation import Predictions, coco_ap, evaluate, evaluate_checkpoint, predict_instances, score_predictions
 from kpose.files import read_json
 from kpose.skeletons import COCO_17, Skeleton
-from tests.evaluation.conftest import crops_of_truth
+from tests.evaluation.conftest import crops_of_truth, perfect_test
 
 NO_FLIP = EvaluationConfig(flip=False)
-
-
-def perfect_network(heatmaps):
-    return heatmaps
 
 
 def tiny_network(input_size: tuple[int, int] = (64, 48)) -> keras.Model:
     keras.utils.set_random_seed(1)
     images = keras.Input((*input_size, 3))
     return keras.Model(images, keras.layers.Conv2D(17, 5, strides=4, padding="same")(images))
+
+
+def only_set(config):
+    (validation,) = validation_sets(config)
+    return validation
+
+
+def set_of(instances):
+    dataset = DatasetConfig(annotations=instances.annotation_file)
+    return ValidationSet("people", dataset, instances, JointMapping(instances.skeleton, instances.skeleton))
 
 
 def seen_by_the_crop(instances, codec):
@@ -65,8 +71,8 @@ def test_ground_truth_fed_back_as_heatmaps_scores_at_least_099(people, alignment
     """
     instances = request.getfixturevalue(people)
     codec = GaussianCodec((256, 192), (64, 48), sigma=2.0, alignment=alignment)
-    predictions = predict_instances(perfect_network, instances, crops_of_truth(instances, codec), codec, NO_FLIP, progress=False)
-    score = score_predictions(predictions, instances, NO_FLIP)
+    predictions = predict_instances(perfect_test(codec), instances, crops_of_truth(instances, codec), progress=False)
+    score = score_predictions(predictions, set_of(instances), NO_FLIP)
     assert len(score.results) == len(instances)
     assert 0.97 < score.metrics["AP"] < 0.985
     reachable = without_unseen_joints(read_json(instances.annotation_file), instances, codec)
@@ -78,15 +84,15 @@ def test_a_wider_box_reaches_099_with_every_joint(people, request):
     instances = request.getfixturevalue(people)
     codec = GaussianCodec((384, 288), (96, 72), sigma=3.0)
     batches = crops_of_truth(instances, codec, padding=1.5)
-    predictions = predict_instances(perfect_network, instances, batches, codec, NO_FLIP, progress=False)
-    assert score_predictions(predictions, instances, NO_FLIP).metrics["AP"] >= 0.99
+    predictions = predict_instances(perfect_test(codec), instances, batches, progress=False)
+    assert score_predictions(predictions, set_of(instances), NO_FLIP).metrics["AP"] >= 0.99
 
 
 @pytest.mark.parametrize("people", ["drawn_people", "coco_val"])
 def test_an_untrained_network_scores_near_zero(people, request):
     instances = request.getfixturevalue(people)
     config = parse_config({"model": {"input_size": [64, 48]}, "evaluation": {"flip": True}})
-    score = evaluate(tiny_network(), instances, config, progress=False)
+    score = evaluate(tiny_network(), set_of(instances), config, progress=False)
     assert score.metrics["AP"] < 0.01
     assert len(score.results) == len(instances)
 
@@ -104,37 +110,12 @@ def test_a_network_that_is_scored_again_is_not_traced_again(small_coco):
     model = keras.Model(images, Counted()(heatmaps))
     config = parse_config({"model": {"input_size": [64, 48]}})
     people = read_coco(small_coco / "truth.json", small_coco / "images", COCO_17, for_training=False, progress=False)
-    first = evaluate(model, people, config, progress=False)
+    first = evaluate(model, set_of(people), config, progress=False)
     traced = len(calls)
     model.set_weights([weights + 1 for weights in model.get_weights()])
-    second = evaluate(model, people, config, progress=False)
+    second = evaluate(model, set_of(people), config, progress=False)
     assert len(calls) == traced
     assert first.results != second.results, "the weights are those of now"
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_batches_may_have_any_size_and_order(coco_val, batch_size):
-    codec = GaussianCodec((64, 48), (16, 12))
-    expected = predict_instances(perfect_network, coco_val, crops_of_truth(coco_val, codec), codec, NO_FLIP, progress=False)
-    batches = list(crops_of_truth(coco_val, codec, batch_size=batch_size))[::-1]
-    found = predict_instances(perfect_network, coco_val, batches, codec, NO_FLIP, progress=False)
-    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
-    np.testing.assert_allclose(found.areas, expected.areas)
-
-
-def test_people_that_no_batch_brings_are_an_error(coco_val):
-    codec = GaussianCodec((64, 48), (16, 12))
-    batches = list(crops_of_truth(coco_val, codec))[:-1]
-    with pytest.raises(KposeError, match=r"\d+ of 153 people came in no batch"):
-        predict_instances(perfect_network, coco_val, batches, codec, NO_FLIP, progress=False)
-
-
-@pytest.mark.parametrize("alignment", ["classic", "unbiased"])
-def test_areas_are_those_of_the_padded_boxes(coco_val, alignment):
-    codec = GaussianCodec((64, 48), (16, 12), alignment=alignment)
-    found = predict_instances(perfect_network, coco_val, crops_of_truth(coco_val, codec), codec, NO_FLIP, progress=False)
-    _, sizes = geometry.fit_box_to_aspect(coco_val.boxes, (64, 48), 1.25)
-    np.testing.assert_allclose(found.areas, sizes.prod(axis=-1), rtol=1e-4)
 
 
 def small_config(folder, **data):
@@ -150,56 +131,62 @@ def poses_of_truth(instances, folder, who):
 
 
 def test_a_person_detected_twice_is_suppressed(small_coco):
-    instances = validation_instances(small_config(small_coco, detections=str(small_coco / "detections.json")))
-    predictions = poses_of_truth(instances, small_coco, [0, 0, 1])
-    score = score_predictions(predictions, instances, EvaluationConfig())
+    validation = only_set(small_config(small_coco, detections=str(small_coco / "detections.json")))
+    predictions = poses_of_truth(validation.instances, small_coco, [0, 0, 1])
+    score = score_predictions(predictions, validation, EvaluationConfig())
     assert [result["score"] for result in score.results] == pytest.approx([0.45, 0.35])
     assert score.metrics["AP"] == pytest.approx(1)
-    everybody = score_predictions(predictions, instances, EvaluationConfig(suppression_threshold=None))
+    everybody = score_predictions(predictions, validation, EvaluationConfig(suppression_threshold=None))
     assert len(everybody.results) == 3
     assert everybody.metrics["AP"] < 0.9
 
 
 def test_people_of_ground_truth_boxes_are_never_suppressed(small_coco):
-    instances = validation_instances(small_config(small_coco))
-    score = score_predictions(poses_of_truth(instances, small_coco, [0, 0]), instances, EvaluationConfig(suppression_threshold=0.5))
+    validation = only_set(small_config(small_coco))
+    score = score_predictions(
+        poses_of_truth(validation.instances, small_coco, [0, 0]), validation, EvaluationConfig(suppression_threshold=0.5)
+    )
     assert len(score.results) == 2
 
 
 def test_equal_poses_in_different_photos_are_kept(small_coco):
     detections = [{"image_id": image, "category_id": 1, "bbox": [20.0, 20.0, 100.0, 200.0], "score": 0.9} for image in (2, 1)]
     (small_coco / "detections.json").write_text(json.dumps(detections))
-    instances = validation_instances(small_config(small_coco, detections=str(small_coco / "detections.json")))
-    score = score_predictions(poses_of_truth(instances, small_coco, [0, 0]), instances, EvaluationConfig())
+    validation = only_set(small_config(small_coco, detections=str(small_coco / "detections.json")))
+    score = score_predictions(poses_of_truth(validation.instances, small_coco, [0, 0]), validation, EvaluationConfig())
     assert sorted(result["image_id"] for result in score.results) == [1, 2]
 
 
 def test_box_scores_count_only_where_asked(small_coco):
-    instances = validation_instances(small_config(small_coco, detections=str(small_coco / "detections.json")))
-    score = score_predictions(poses_of_truth(instances, small_coco, [0, 0, 1]), instances, EvaluationConfig(box_rescoring=False))
+    validation = only_set(small_config(small_coco, detections=str(small_coco / "detections.json")))
+    score = score_predictions(
+        poses_of_truth(validation.instances, small_coco, [0, 0, 1]), validation, EvaluationConfig(box_rescoring=False)
+    )
     assert [result["score"] for result in score.results] == pytest.approx([0.5, 0.5])
 
 
 def test_people_without_annotation_file_cannot_be_scored(small_coco):
-    instances = replace(validation_instances(small_config(small_coco)), annotation_file=None)
+    validation = set_of(replace(only_set(small_config(small_coco)).instances, annotation_file=None))
     with pytest.raises(KposeError, match="without an annotation file"):
-        score_predictions(poses_of_truth(instances, small_coco, [0, 1]), instances, EvaluationConfig())
+        score_predictions(poses_of_truth(validation.instances, small_coco, [0, 1]), validation, EvaluationConfig())
 
 
 def test_suppression_without_sigmas_is_refused_with_the_remedy(small_coco):
     bare = Skeleton.from_dict(COCO_17.to_dict() | {"name": "bare", "oks_sigmas": None})
-    instances = read_coco(
-        small_coco / "truth.json", small_coco / "images", bare, small_coco / "detections.json", for_training=False, progress=False
+    validation = set_of(
+        read_coco(
+            small_coco / "truth.json", small_coco / "images", bare, small_coco / "detections.json", for_training=False, progress=False
+        )
     )
     with pytest.raises(KposeError, match=r"'bare' has no 'oks_sigmas'.*suppression_threshold"):
-        score_predictions(poses_of_truth(instances, small_coco, [0, 0, 1]), instances, EvaluationConfig())
+        score_predictions(poses_of_truth(validation.instances, small_coco, [0, 0, 1]), validation, EvaluationConfig())
 
 
 def test_a_broken_photo_stops_the_score_and_is_named(small_coco):
     (small_coco / "images" / "a.jpg").write_bytes(b"no picture")
     config = small_config(small_coco)
     with pytest.raises(KposeError, match=r"a\.jpg"):
-        evaluate(tiny_network(), validation_instances(config), config, progress=False)
+        evaluate(tiny_network(), only_set(config), config, progress=False)
 
 
 @pytest.fixture
@@ -214,8 +201,8 @@ def checkpoint(small_coco):
 def test_a_checkpoints_score_comes_with_results_and_protocol(small_coco, checkpoint, boxes, capsys):
     config = small_config(small_coco, **({"detections": str(small_coco / "detections.json")} if boxes == "detections" else {}))
     output = small_coco / "out"
-    score = evaluate_checkpoint(config, checkpoint, output)
-    assert sorted(path.name for path in output.iterdir()) == ["protocol.json", "results.json", "score.json"]
+    (score,) = evaluate_checkpoint(config, checkpoint, output).values()
+    assert sorted(path.name for path in output.iterdir()) == ["predictions.npz", "protocol.json", "results.json", "score.json"]
     again = coco_ap(output / "results.json", small_coco / "truth.json")
     assert again == pytest.approx(score.metrics, nan_ok=True)
     written = json.loads((output / "score.json").read_text())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import keras
 import numpy as np
@@ -8,12 +10,12 @@ import pytest
 import kpose
 from kpose.checkpoint import ModelCard, save_model
 from kpose.config import parse_config
-from kpose.data import evaluation_batches, read_coco
+from kpose.data import read_coco
 from kpose.errors import KposeError
-from kpose.evaluation import predict_instances
-from kpose.inference import Pose, PoseEstimator
+from kpose.evaluation import pose_test, predict_instances, view_batches
+from kpose.inference import Member, Pose, PoseEstimator
 from kpose.skeletons import COCO_17
-from tests.inference.conftest import tiny_estimator
+from tests.inference.conftest import card_of, map_picture, oracle, tiny_estimator, tiny_network
 
 
 def picture(height: int = 120, width: int = 160, seed: int = 0) -> np.ndarray:
@@ -60,28 +62,28 @@ def test_batches_do_not_change_the_answer(estimator):
 
 
 @pytest.mark.parametrize("alignment", ["classic", "unbiased"])
-@pytest.mark.parametrize("flip", [False, True])
-def test_equals_the_evaluation_path_on_the_same_photos(shared_data, alignment, flip):
+@pytest.mark.parametrize("options", [{"flip": False}, {}, {"rotations": [-30, 0, 10], "scales": [0.9, 1.2]}], ids=str)
+def test_equals_the_evaluation_path_on_the_same_photos(shared_data, alignment, options):
     """Same crop, same normalisation, same decoding: the tiny network answers photo and evaluation crop alike, to the pixel."""
     coco = shared_data / "coco"
     people = read_coco(
         coco / "annotations" / "person_keypoints_val2017.json", coco / "val2017", COCO_17, for_training=False, progress=False
     )
     people = people.select(np.arange(24))
-    estimator = tiny_estimator(alignment=alignment, flip=flip)
-    preparation = estimator._preparation
-    batches = list(evaluation_batches(people, preparation, 8))
-    evaluation = parse_config({"evaluation": {"flip": flip}}).evaluation
-    expected = predict_instances(estimator.model, people, batches, preparation.codec, evaluation, progress=False).keypoints
+    estimator = tiny_estimator(alignment=alignment, **options)
+    batches = list(view_batches(estimator.test, people, 8))
+    config = parse_config({"model": {"input_size": [64, 48]}, "codec": {"alignment": alignment}, "evaluation": options})
+    expected = predict_instances(pose_test(config, estimator.models), people, batches, progress=False).keypoints
     images = sorted(set(people.image_index.tolist()))
     poses = estimator([people.image_files[image] for image in images], [people.boxes[people.image_index == image] for image in images])
     found = np.stack([pose.keypoints for these in poses for pose in these])
     order = np.concatenate([np.flatnonzero(people.image_index == image) for image in images])
     np.testing.assert_allclose(found, expected[order], atol=0.01)
-    crops = np.concatenate([batch["image"] for batch in batches])
     image = kpose.inference.read_image(people.image_files[people.image_index[0]])
-    matrix = estimator._matrices(people.boxes[:1])[0]
-    np.testing.assert_allclose(estimator._crop(image, matrix), crops[0], atol=2e-3)
+    (batch,) = batches[0]
+    views = estimator.test.views
+    crops = estimator._crops(image, batch["matrix"][:views], estimator.test.preparations[0])
+    np.testing.assert_allclose(crops, batch["image"][:views], atol=2e-3)
 
 
 def test_finds_a_joint_where_the_network_points():
@@ -101,18 +103,77 @@ def test_finds_a_joint_where_the_network_points():
 
 def test_a_checkpoint_is_all_that_is_needed(tmp_path, estimator):
     path = tmp_path / "pose.keras"
-    save_model(estimator.model, path, estimator.card)
+    save_model(estimator.models[0], path, estimator.cards[0])
     loaded = kpose.PoseEstimator.from_pretrained(path, batch_size=4)
     assert same(loaded(picture(), BOXES), estimator(picture(), BOXES))
+
+
+def test_several_checkpoints_are_an_ensemble(tmp_path):
+    """Of different input sizes, here: the answer is the mean of what each would have said."""
+    paths = [tmp_path / "small.keras", tmp_path / "large.keras"]
+    for path, size in zip(paths, [(64, 48), (96, 96)], strict=True):
+        save_model(tiny_network(size), path, card_of(size))
+    together, *alone = (
+        np.stack([pose.keypoints for pose in PoseEstimator.from_pretrained(files)(picture(), BOXES)[0]]) for files in (paths, *paths)
+    )
+    np.testing.assert_allclose(together, (alone[0] + alone[1]) / 2, atol=1e-3)
+    assert np.abs(alone[0] - alone[1]).max() > 10
+
+
+@pytest.mark.parametrize("ensemble", ["positions", "heatmaps"])
+def test_a_network_beside_itself_changes_nothing(estimator, ensemble):
+    options = {"rotations": [-20, 0], "scales": [1, 1.1]}
+    models, cards = estimator.models * 2, estimator.cards * 2
+    doubled = PoseEstimator(models, cards, ensemble=ensemble, **options)(picture(), BOXES)
+    assert same(doubled, PoseEstimator(models[0], cards[0], **options)(picture(), BOXES))
+    assert not same(doubled, estimator(picture(), BOXES))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16])
+def test_views_are_batched_without_changing_the_answer(estimator, batch_size):
+    options = {"rotations": [-20, 0, 20], "scales": [1, 1.1]}
+    boxes = [[x, y, 50, 70] for x in (5, 40, 90) for y in (5, 30)]
+    expected, found = (PoseEstimator(*estimator.models, *estimator.cards, batch_size=size, **options) for size in (64, batch_size))
+    assert same(found([picture(), picture(seed=1)], [boxes, BOXES]), expected([picture(), picture(seed=1)], [boxes, BOXES]))
+
+
+@pytest.mark.parametrize("options", [{}, {"rotations": [-20, 0, 20], "scales": [0.95, 1, 1.15]}], ids=str)
+def test_networks_that_are_right_find_the_joints(options):
+    """From photo and box to joints, whatever the network is shown."""
+    joints = np.random.default_rng(4).uniform([98, 76], [142, 126], (17, 2))
+    cards = [card_of(size, "unbiased", codec={"center": "exact", "decoding": "dark"}) for size in ((128, 96), (96, 128))]
+    estimator = PoseEstimator([tiny_network(card.input_size) for card in cards], cards, **options)
+    members = [Member(oracle(preparation, joints), preparation) for preparation in estimator.test.preparations]
+    estimator.test = replace(estimator.test, members=members)
+    boxes = [[60, 36, 120, 130], [70, 40, 100, 124]]
+    for pose in estimator(map_picture(), boxes)[0]:
+        # The regions are at most 217 image pixels wide at 24 heatmap pixels, times 1.15.
+        assert np.abs(pose.keypoints[:, :2] - joints).max() < 0.01 * 217 * 1.15 / 24
+
+
+def test_networks_that_do_not_belong_together_are_refused(tmp_path, estimator):
+    other = tiny_network(joints=16), card_of(skeleton="mpii_16")
+    with pytest.raises(KposeError, match=r"networks of the same joints: .* 'coco_17' \(17 joints\), .* 'mpii_16' \(16 joints\)"):
+        PoseEstimator([*estimator.models, other[0]], [*estimator.cards, other[1]])
+    save_model(estimator.models[0], tmp_path / "coco.keras", estimator.cards[0])
+    save_model(*other[:1], tmp_path / "mpii.keras", other[1])
+    with pytest.raises(KposeError, match=r"coco\.keras has skeleton 'coco_17' .*mpii\.keras has 'mpii_16'"):
+        PoseEstimator.from_pretrained([tmp_path / "coco.keras", tmp_path / "mpii.keras"])
+    with pytest.raises(KposeError, match="no network given"):
+        PoseEstimator.from_pretrained([])
+    with pytest.raises(KposeError, match="2 networks but 1 cards"):
+        PoseEstimator(estimator.models * 2, estimator.cards)
+    with pytest.raises(KposeError, match=r"average positions instead \(ensemble: positions\)"):
+        PoseEstimator([*estimator.models, tiny_network((96, 96))], [*estimator.cards, card_of((96, 96))], ensemble="heatmaps")
 
 
 def test_a_missing_checkpoint_and_a_network_without_card_are_refused(tmp_path, estimator):
     with pytest.raises(KposeError, match=r"no checkpoint .*gone\.keras"):
         PoseEstimator.from_pretrained(tmp_path / "gone.keras")
     with pytest.raises(KposeError, match="has no card"):
-        PoseEstimator(keras.models.clone_model(estimator.model))
+        PoseEstimator(keras.models.clone_model(estimator.models[0]))
     with pytest.raises(KposeError, match="batch_size must be at least 1"):
-        PoseEstimator(estimator.model, estimator.card, batch_size=0)
+        PoseEstimator(estimator.models, estimator.cards, batch_size=0)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 
 import cv2
 import keras
@@ -153,24 +152,10 @@ def npz(arrays):
     return stream.getvalue()
 
 
-def with_header(header):
-    """An .npz whose one member claims what `header` says and holds four bytes."""
-    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(4)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("conv/kernel.npy", member)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "no .npz file"),
-        (b"PK\x03\x04 cut off", "no .npz file"),
-        (npz({"conv/kernel": np.array([{}], dtype=object)}), "claims"),
-        (with_header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999,)}\n"), r"claims \(99999999999,\) of float32"),
-        (with_header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}\n"), r"claims \(-1,\)"),
-        (with_header(b"__import__('os')\n"), "no .npz file"),
         (npz({"something/kernel": np.ones((3, 3), "float32")}), "nothing in it fits"),
         (npz({"conv/kernel": np.full((3, 3, 3, 16), np.nan, "float32")}), "not finite"),
         (npz({"conv_bn/moving_variance": np.full(16, -1, "float32")}), "negative variance"),
