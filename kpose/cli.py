@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,20 +23,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those after the program's name; by default the process's.
 
     Returns:
-        The exit status: 0, 2 for bad input, 130 for an interrupt.
+        The exit status: 0, 1 for what `audit --strict` refuses, 2 for bad input, 130 for an interrupt.
     """
     # TensorFlow's start-up lines would bury those that matter; an explicit setting wins.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     options = make_parser().parse_args(arguments)
     try:
-        options.run(options)
+        status = options.run(options)
     except KposeError as error:
         print(f"kpose: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kpose: interrupted; files written so far are whole", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -45,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kpose", description="Top-down human pose estimation in Keras: a person box in, keypoints out.")
     parser.add_argument("--version", action="version", version=f"kpose {kpose.__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (_add_train, _add_evaluate, _add_predict, _add_inspect, _add_prepare_data, _add_import_weights, _add_benchmark):
+    for add in (_add_train, _add_evaluate, _add_predict, _add_inspect, _add_audit, _add_prepare_data, _add_import_weights, _add_benchmark):
         add(verbs)
     return parser
 
@@ -95,23 +96,63 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
         verbs,
         "evaluate",
         _evaluate,
-        "Score a checkpoint on the configuration's validation set: AP, AP50, AP75, APM, APL, AR through pycocotools.",
+        "Score a checkpoint on the configuration's validation set: AP, AP50, AP75, APM, APL, AR through pycocotools. "
+        "With --explain: say why two scores differ.",
         "kpose evaluate --config configs/coco/lite_mobilenet_v3_256x192.yaml --weights runs/lite/best.keras",
     )
-    _add_config(parser)
-    parser.add_argument("--weights", metavar="FILE", required=True, help="the .keras checkpoint to score")
+    _add_config(parser, required=False)
     parser.add_argument(
-        "--output", metavar="FOLDER", help="where results (COCO format), score and protocol card go; default: beside the checkpoint"
+        "--weights", metavar="FILE", nargs="+", default=[], help="the .keras checkpoint to score; several are scored as an ensemble"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="where results (COCO format), score and protocol card go, or explain.json; default: beside the checkpoint, or nowhere",
+    )
+    parser.add_argument(
+        "--explain",
+        metavar=("A", "B"),
+        nargs=2,
+        help="attribute the difference between two scores to box source, flip, decoding, suppression, score rule, versions; each is a "
+        "folder that this verb wrote, its protocol.json, or a COCO result list. --config and the --weights of both let networks run again",
+    )
+    parser.add_argument("--annotations", metavar="FILE", help="with --explain: what was scored against; default: that of the configuration")
+    parser.add_argument(
+        "--detections",
+        metavar="FILE",
+        nargs="+",
+        default=[],
+        help="with --explain: person boxes of A and B, if they are not the configuration's",
     )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from kpose.config import load_config
-    from kpose.evaluation import evaluate_checkpoint
+    from kpose.evaluation import evaluate_checkpoint, explain_scores
+    from kpose.files import write_json
 
-    config = load_config(options.config, options.overrides)
-    output = Path(options.output) if options.output else Path(options.weights).parent / "evaluation"
-    evaluate_checkpoint(config, Path(options.weights), output)
+    # Settings that stand behind the files look like files to argparse.
+    settings = [word for word in options.weights if re.match(r"[\w.]+=", word)]
+    weights = [Path(word) for word in options.weights if word not in settings]
+    config = load_config(options.config, options.overrides + settings) if options.config else None
+    if options.explain:
+        found = explain_scores(
+            *options.explain, annotations=options.annotations, config=config, weights=weights, detections=options.detections
+        )
+        print(found.table())
+        if options.output:
+            path = write_json(found.to_dict(), Path(options.output) / "explain.json", indent=2)
+            print(f"\nwritten to {path}")
+        return
+    if settings and not weights:
+        raise KposeError("--weights names no checkpoint")
+    if config is None or not weights:
+        raise KposeError("give --config FILE and --weights FILE to score a checkpoint, or --explain A B to compare two scores")
+    for option in ("annotations", "detections"):
+        if getattr(options, option):
+            raise KposeError(f"--{option} goes with --explain; what a checkpoint is scored on stands in the configuration, data.validation")
+    output = Path(options.output) if options.output else weights[0].parent / "evaluation"
+    evaluate_checkpoint(config, weights, output)
 
 
 # --- predict -------------------------------------------------------------------------------------------------------------------------
@@ -126,7 +167,9 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
         "kpose predict photo.jpg --weights runs/lite/best.keras --whole-image",
     )
     parser.add_argument("source", metavar="PHOTO_OR_FOLDER", help="a picture, or a folder of them (searched with its subfolders)")
-    parser.add_argument("--weights", metavar="FILE", required=True, help="the .keras checkpoint to use")
+    parser.add_argument(
+        "--weights", metavar="FILE", required=True, nargs="+", help="the .keras checkpoint to use; several answer together, as an ensemble"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--boxes", metavar="FILE", help="JSON of person boxes: {file name: [[x, y, width, height], ...]}, or COCO annotations with bbox"
@@ -173,14 +216,63 @@ def _inspect(options: argparse.Namespace) -> None:
     print(f"{options.samples} samples as the loader feeds them: {options.output}")
 
 
+# --- audit ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _add_audit(verbs: argparse._SubParsersAction) -> None:
+    parser = _add_verb(
+        verbs,
+        "audit",
+        _audit,
+        "Find faulty annotations: exchanged sides, impossible limbs, duplicates, leaks; estimate OKS sigmas from repeated annotations.",
+        "kpose audit --config configs/coco/lite_mobilenet_v3_256x192.yaml --output audit",
+    )
+    _add_config(parser, required=False)
+    parser.add_argument("--annotations", metavar="FILE", help="instead of --config: the annotation file of one dataset")
+    parser.add_argument("--images", metavar="FOLDER", help="with --annotations: its pictures")
+    parser.add_argument("--skeleton", metavar="NAME_OR_FILE", default="coco_17", help="with --annotations: its joints; default: %(default)s")
+    parser.add_argument("--format", metavar="NAME", default="coco", help="with --annotations: of the file; default: %(default)s")
+    parser.add_argument("--repeated", metavar="FILE", help="with --annotations: a second annotation of the pictures, for the OKS sigmas")
+    parser.add_argument("--kinds", metavar="KIND", nargs="+", help="report these kinds of findings alone, such as swapped_sides")
+    parser.add_argument("--people", metavar="N", type=int, default=24, help="how many to draw on the contact sheet; default: %(default)s")
+    parser.add_argument("--output", metavar="FOLDER", default="audit", help="where audit.json and sheet.jpg go; default: %(default)s")
+    parser.add_argument("--strict", action="store_true", help="end with exit status 1 if anything serious is found")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from kpose.audit import KINDS, audit, print_audit, set_of_files, sets_of_config, write_audit
+    from kpose.config import load_config
+
+    if (options.config is None) == (options.annotations is None):
+        raise KposeError("give either --config FILE, or --annotations FILE with --images FOLDER")
+    repeated = None
+    if options.config is not None:
+        for name in ("images", "repeated"):
+            if getattr(options, name):
+                raise KposeError(f"--{name} goes with --annotations; a configuration names its own files")
+        sets = sets_of_config(load_config(options.config, options.overrides))
+    else:
+        if options.images is None:
+            raise KposeError("--annotations needs --images, the folder of its pictures")
+        sets = [set_of_files(options.annotations, options.images, options.skeleton, options.format)]
+        if options.repeated:
+            repeated = set_of_files(options.repeated, options.images, options.skeleton, options.format).people
+    result = audit(sets, repeated, options.kinds or tuple(KINDS))
+    print_audit(result)
+    written = write_audit(result, options.output, options.people)
+    people = sum(len(audited.people) for audited in sets)
+    print(f"{len(result.findings)} findings on {people} people: {', '.join(map(str, written))}")
+    return int(options.strict and result.serious)
+
+
 # --- prepare-data --------------------------------------------------------------------------------------------------------------------
 
 
 def _add_prepare_data(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "prepare-data",
-        help="Write a dataset: synthetic people, or TFRecord shards of a configuration's people.",
-        description="Write a dataset: synthetic people, or TFRecord shards of a configuration's people.",
+        help="Check a download and write it as TFRecord shards; or draw synthetic people.",
+        description="Check a download and write it as TFRecord shards; or draw synthetic people.",
     )
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     synthetic = _add_verb(
@@ -205,6 +297,36 @@ def _add_prepare_data(verbs: argparse._SubParsersAction) -> None:
     _add_config(records)
     records.add_argument("--output", metavar="FOLDER", required=True, help="where the shards go")
     records.add_argument("--shards", metavar="N", type=int, default=16, help="number of files; default: %(default)s")
+    for name, example in _DATASET_EXAMPLES.items():
+        dataset = _add_verb(
+            kinds,
+            name,
+            _prepare_dataset,
+            f"Check that a download of {name} is complete, say what is missing and where it belongs, and write a split as TFRecord shards.",
+            f"kpose prepare-data {name} {example}",
+        )
+        dataset.add_argument("root", metavar="ROOT", help="the folder that the dataset was unpacked to, see docs/guides/datasets.md")
+        dataset.add_argument("--output", metavar="FOLDER", help="where the shards go; without it the download is only checked")
+        dataset.add_argument("--shards", metavar="N", type=int, default=16, help="number of files; default: %(default)s")
+        dataset.add_argument("--split", metavar="NAME", default="train", help="which part to write; default: %(default)s")
+        dataset.add_argument("--partial", action="store_true", help="write what is there although the download is incomplete")
+        dataset.set_defaults(dataset=name)
+
+
+_DATASET_EXAMPLES = {
+    "coco": "data/coco --output data/records --shards 64",
+    "mpii": "data/mpii --output data/records --split val",
+    "lsp": "data/lsp --output data/records --split test",
+    "lspet": "data/lspet --output data/records",
+    "aic": "data/aic --output data/records --shards 64",
+    "crowdpose": "data/crowdpose --output data/records",
+}
+
+
+def _prepare_dataset(options: argparse.Namespace) -> None:
+    from kpose.data.layouts import LAYOUTS, prepare_dataset
+
+    prepare_dataset(LAYOUTS[options.dataset], options.root, options.output, options.split, shards=options.shards, partial=options.partial)
 
 
 def _prepare_synthetic(options: argparse.Namespace) -> None:
@@ -269,7 +391,8 @@ def _import_weights(options: argparse.Namespace) -> None:
 
 
 def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
-    parser = verbs.add_parser("benchmark", help="Measure speed.", description="Measure speed.")
+    words = "Measure speed, and what encodings lose."
+    parser = verbs.add_parser("benchmark", help=words, description=words)
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     data = _add_verb(
         kinds,
@@ -290,6 +413,45 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     models.add_argument(
         "--input-size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, default=[256, 192], help="of the crop; default: 256 192"
     )
+    scoring = _add_verb(
+        kinds,
+        "scoring",
+        _benchmark_scoring,
+        "Seconds that the COCO score of synthetic results takes, beside pycocotools' own time for the same files.",
+        "kpose benchmark scoring data/coco/annotations/person_keypoints_val2017.json",
+    )
+    scoring.add_argument("annotations", metavar="FILE", help="COCO-style JSON of people with 17 joints, .gz too")
+    scoring.add_argument("--results-per-image", metavar="N", type=int, default=20, help="default: %(default)s")
+    scoring.add_argument("--turns", metavar="N", type=int, default=3, help="how often both are measured; default: %(default)s")
+    codecs = _add_verb(
+        kinds,
+        "codecs",
+        _benchmark_codecs,
+        "How far keypoints come back from their own maps, for every codec: plainly, mirrored, turned.",
+        "kpose benchmark codecs",
+    )
+    codecs.add_argument(
+        "--input-size",
+        metavar=("HEIGHT", "WIDTH"),
+        nargs=2,
+        type=int,
+        action="append",
+        default=[],
+        help="of the crop; may be repeated; default: 256 192, 384 288 and 256 256",
+    )
+    codecs.add_argument("--joints", metavar="N", type=int, default=2048, help="random joints; default: %(default)s")
+
+
+def _benchmark_codecs(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_codecs
+
+    benchmark_codecs([tuple(size) for size in options.input_size], options.joints)
+
+
+def _benchmark_scoring(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_scoring
+
+    benchmark_scoring(options.annotations, options.results_per_image, options.turns)
 
 
 def _benchmark_models(options: argparse.Namespace) -> None:

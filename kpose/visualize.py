@@ -26,6 +26,7 @@ RIGHT: Colour = (255, 138, 20)
 MIDDLE: Colour = (250, 250, 250)
 _OUTLINE: Colour = (22, 22, 28)
 _BOX: Colour = (250, 222, 80)
+_FAULT: Colour = (230, 20, 40)
 _PAPER: Colour = (255, 255, 255)
 _INK: Colour = (40, 40, 46)
 
@@ -212,6 +213,52 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = 6, titles: Sequen
         top += banner + (height - cell.shape[0]) // 2
         sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
     return sheet
+
+
+def mark_joints(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Ring joints in the colour of faults.
+
+    Args:
+        image: `(H, W, 3)` uint8 RGB.
+        points: `(n, 2)` x, y in the image frame; what is outside or NaN does no harm.
+
+    Returns:
+        A copy of the image with the rings on it.
+
+    Raises:
+        KposeError: when the image is none.
+    """
+    drawn = _checked_image(image).copy()
+    radius = max(6, round(0.03 * max(drawn.shape[:2])))
+    values = np.asarray(points, np.float64).reshape(-1, 2)
+    for point in values[_drawable(values, drawn)]:
+        x, y = _fixed(point).tolist()
+        for colour, wide in ((_PAPER, 3), (_FAULT, 2)):
+            cv2.circle(drawn, (x, y), radius << _SHIFT, colour, wide, cv2.LINE_AA, _SHIFT)
+    return drawn
+
+
+def add_caption(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """The image with lines of text on white beneath it, wrapped at its width.
+
+    Raises:
+        KposeError: when the image is none.
+    """
+    image = _checked_image(image)
+    wrapped: list[str] = []
+    for line in lines:
+        current = ""
+        for word in line.split():
+            longer = f"{current} {word}".strip()
+            if current and cv2.getTextSize(longer, _FONT, 0.42, 1)[0][0] > image.shape[1]:
+                wrapped.append(current)
+                longer = word
+            current = longer
+        wrapped.append(_shortened(current, image.shape[1]))
+    caption = np.full((18 * len(wrapped) + 4, image.shape[1], 3), _PAPER, np.uint8)
+    for row, text in enumerate(wrapped):
+        cv2.putText(caption, text, (0, 18 * row + 14), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
+    return np.concatenate([image, caption])
 
 
 def draw_training_curve(history: str | Path | Sequence[Mapping[str, float]], path: str | Path, metric: str = "AP") -> Path:

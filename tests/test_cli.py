@@ -57,7 +57,8 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["train", "evaluate", "predict", "inspect_data", "prepare_data", "import_weights", "model_table", "benchmark", "quickstart"]
+    "script",
+    ["train", "evaluate", "predict", "inspect_data", "audit_data", "prepare_data", "import_weights", "model_table", "benchmark", "quickstart"],
 )
 def test_scripts_show_their_help(
     script: str, repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -76,10 +77,20 @@ def test_scripts_show_their_help(
         (["train", "--config", "gone.yaml"], "kpose: cannot read configuration gone.yaml: No such file or directory\n"),
         (["train", "--config", "{config}", "training.epoch=3"], "unknown key 'training.epoch'; did you mean 'training.epochs'?\n"),
         (["evaluate", "--config", "{config}", "--weights", "gone.keras"], "kpose: there is no checkpoint gone.keras\n"),
+        (["evaluate", "--config", "{config}", "--weights", "gone.keras", "other.keras"], "kpose: there is no checkpoint gone.keras\n"),
+        (["evaluate", "--config", "{config}", "--weights", "gone.keras", "evaluation.flp=no"], "did you mean 'evaluation.flip'?"),
+        (["evaluate", "--config", "{config}", "--weights", "evaluation.flip=no"], "--weights names no checkpoint"),
+        (["evaluate", "--config", "{config}", "evaluation.rotations=[]", "--weights", "gone.keras"], "evaluation.rotations"),
         (["predict", "photo.jpg", "--weights", "gone.keras", "--whole-image"], "kpose: there is no checkpoint gone.keras\n"),
+        (["predict", "photo.jpg", "--weights", "gone.keras", "other.keras"], "kpose: there is no checkpoint gone.keras\n"),
         (["import-weights", "gone.pth", "--model", "hrnet_w33", "--output", "x.keras"], "'hrnet_w33'; did you mean 'hrnet_w32'?"),
         (["import-weights", "gone.pth", "--model", "lite_mobilenet_v3", "--output", "x.keras"], "kpose: there is no checkpoint gone.pth\n"),
         (["train", "--config", "{config}"], "no dataset"),
+        (["audit"], "kpose: give either --config FILE, or --annotations FILE with --images FOLDER\n"),
+        (["audit", "--config", "{config}"], "kpose: the configuration has no dataset; "),
+        (["audit", "--config", "{config}", "--images", "photos"], "kpose: --images goes with --annotations; "),
+        (["audit", "--annotations", "gone.json", "--images", "."], "kpose: cannot read gone.json: No such file or directory\n"),
+        (["audit", "--annotations", "people.json"], "kpose: --annotations needs --images, "),
         (["train", "--config", "{config}", "--resume"], "to resume from"),
     ],
 )

@@ -21,7 +21,8 @@ from kpose import geometry
 from kpose.config import AugmentationConfig, Config
 from kpose.data.crops import decode_region, preparation_from_config, sample_crop
 from kpose.data.instances import Instances
-from kpose.data.pipeline import NO_AUGMENTATION, planned_people, training_dataset, training_instances
+from kpose.data.datasets import training_instances
+from kpose.data.pipeline import NO_AUGMENTATION, planned_people, training_dataset
 
 CEILING = "read + decode, whole picture"
 
@@ -31,7 +32,7 @@ _AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "+ scale": ("scale",),
     "+ rotation": ("rotation_degrees", "rotation_probability"),
     "+ flip": ("flip_probability",),
-    "+ colour": ("brightness", "contrast", "saturation"),
+    "+ colour": ("brightness", "contrast", "saturation", "channel_gain"),
     "+ cutout": ("cutout_probability", "cutout_size"),
 }
 
