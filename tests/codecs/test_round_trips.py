@@ -62,9 +62,9 @@ for alignment in ("classic", "unbiased"):
         f"{alignment}, exact, dark, sigma 1": gaussian(0.01, 3, alignment=alignment, sigma=1.0, center="exact", decoding="dark"),
         f"{alignment}, exact, dark, edge": gaussian(1.0, 0, alignment=alignment, center="exact", decoding="dark"),
         f"{alignment}, offset": offset(0.04, 7, alignment=alignment),
-        f"{alignment}, offset, edge": offset(1.5, 0, alignment=alignment),
+        f"{alignment}, offset, edge": offset(1.8, 0, alignment=alignment),
         f"{alignment}, offset, radius 3": offset(0.25, 7, alignment=alignment, radius=3.0),
-        f"{alignment}, offset, radius 5": offset(0.001, 7, alignment=alignment, radius=5.0),
+        f"{alignment}, offset, radius 5": offset(0.003, 7, alignment=alignment, radius=5.0),
     }
 all_codecs = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 FRACTIONS = arrays(np.float64, (JOINTS, 2), elements=st.floats(0, 1))
