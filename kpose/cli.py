@@ -230,7 +230,7 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
     _add_config(parser, required=False)
     parser.add_argument("--annotations", metavar="FILE", help="instead of --config: the annotation file of one dataset")
     parser.add_argument("--images", metavar="FOLDER", help="with --annotations: its pictures")
-    parser.add_argument("--skeleton", metavar="NAME_OR_FILE", default="coco_17", help="with --annotations: its joints; default: %(default)s")
+    parser.add_argument("--skeleton", metavar="NAME_OR_FILE", default="coco_17", help="with --annotations: its joints; default %(default)s")
     parser.add_argument("--format", metavar="NAME", default="coco", help="with --annotations: of the file; default: %(default)s")
     parser.add_argument("--repeated", metavar="FILE", help="with --annotations: a second annotation of the pictures, for the OKS sigmas")
     parser.add_argument("--kinds", metavar="KIND", nargs="+", help="report these kinds of findings alone, such as swapped_sides")

@@ -80,7 +80,7 @@ def check_people(audited: AuditedSet) -> list[Finding]:
     ]
     values, counts = np.unique(people.ids, return_counts=True)
     doubled = np.isin(people.ids, values[counts > 1])
-    for person in np.flatnonzero(doubled):
+    for person in np.flatnonzero(doubled).tolist():
         count = int(counts[np.searchsorted(values, people.ids[person])])
         findings.append(about_person(audited, "duplicate_id", person, (), count, f"id {people.ids[person]} is given {count} times"))
     return findings

@@ -30,7 +30,7 @@ def check_sides(sets: Sequence[AuditedSet], verdicts: Sequence[SideVerdicts | No
         if verdict is None:
             continue
         pairs = audited.people.skeleton.left_right_pairs
-        for person in np.flatnonzero(verdict.probabilities >= SUSPICION):
+        for person in np.flatnonzero(verdict.probabilities >= SUSPICION).tolist():
             chosen = np.flatnonzero(verdict.likeliest[person])
             joints = [joint for pair in chosen for joint in audited.people.skeleton.indices(pairs[pair])]
             whole = len(chosen) > 1 and len(chosen) == (verdict.pairs[person] > 0).sum()
@@ -125,7 +125,7 @@ def _long_limbs(audited: AuditedSet, ratios: np.ndarray, spreads: np.ndarray) ->
     limbs = audited.people.skeleton.limbs
     with np.errstate(invalid="ignore"):
         wrong = (spreads > LIMB_SPREADS) & (ratios > LIMB_RATIO)
-    for person in np.flatnonzero(wrong.any(axis=1)):
+    for person in np.flatnonzero(wrong.any(axis=1)).tolist():
         worst = int(np.nanargmax(np.where(wrong[person], ratios[person], np.nan)))
         concerned = dict.fromkeys(joint for limb in np.flatnonzero(wrong[person]) for joint in audited.people.skeleton.limb_indices[limb])
         text = f"{limbs[worst][0]} to {limbs[worst][1]} is {ratios[person, worst]:.1f} times as long as usual"
@@ -149,13 +149,13 @@ def _coincident(audited: AuditedSet) -> list[Finding]:
             together[:, b] |= same
     return [
         about_person(audited, "coincident_joints", person, where, len(where), f"{len(where)} joints lie exactly upon another")
-        for person in np.flatnonzero(together.any(axis=1))
-        for where in [np.flatnonzero(together[person])]
+        for person in np.flatnonzero(together.any(axis=1)).tolist()
+        for where in [np.flatnonzero(together[person]).tolist()]
     ]
 
 
 def check_places(audited: AuditedSet) -> list[Finding]:
-    """Joints outside of the box or the picture. Boxes are as the reader gives them, cut to the picture; places of unknown size have no edge."""
+    """Joints outside of the box or the picture. Boxes are as the reader gives them, cut to the picture."""
     people = audited.people
     present = people.keypoints[..., 2] > 0
     boxes, points = people.boxes.astype(np.float64), people.keypoints[..., :2].astype(np.float64)
@@ -164,18 +164,18 @@ def check_places(audited: AuditedSet) -> list[Finding]:
     side = np.maximum(boxes[:, 2:].max(axis=1), 1e-6)
     findings = []
     wrong = beyond > 1 + BOX_TOLERANCE * side[:, None]
-    for person in np.flatnonzero(wrong.any(axis=1)):
-        joints = np.flatnonzero(wrong[person])
+    for person in np.flatnonzero(wrong.any(axis=1)).tolist():
+        joints = np.flatnonzero(wrong[person]).tolist()
         furthest = beyond[person].max()
         text = f"up to {furthest:.0f} px outside of the box, {furthest / side[person]:.0%} of its longer side"
         findings.append(about_person(audited, "outside_box", person, joints, furthest / side[person], text))
     sizes = people.image_sizes[people.image_index][:, ::-1].astype(np.float64)
     beyond = np.where(present & (sizes > 0).all(axis=1)[:, None], np.maximum(-points, points - (sizes[:, None] - 1)).max(axis=-1), 0)
     wrong = beyond > 1
-    for person in np.flatnonzero(wrong.any(axis=1)):
+    for person in np.flatnonzero(wrong.any(axis=1)).tolist():
         furthest = beyond[person].max()
         text = f"up to {furthest:.0f} px outside of the picture"
-        findings.append(about_person(audited, "outside_image", person, np.flatnonzero(wrong[person]), furthest, text))
+        findings.append(about_person(audited, "outside_image", person, np.flatnonzero(wrong[person]).tolist(), furthest, text))
     return findings
 
 
@@ -185,12 +185,12 @@ def check_flags(audited: AuditedSet) -> list[Finding]:
     flags, skeleton = people.keypoints[..., 2], people.skeleton
     findings = []
     wrong = ~np.isin(flags, (0, 1, 2))
-    for person in np.flatnonzero(wrong.any(axis=1)):
-        joints = np.flatnonzero(wrong[person])
+    for person in np.flatnonzero(wrong.any(axis=1)).tolist():
+        joints = np.flatnonzero(wrong[person]).tolist()
         values = ", ".join(f"{flag:g}" for flag in np.unique(flags[person, joints])[:4])
         findings.append(about_person(audited, "invalid_flag", person, joints, len(joints), f"visibility {values}; 0, 1 and 2 are known"))
     seen = (flags > 0).sum(axis=1)
-    for person in np.flatnonzero(seen < skeleton.num_joints / 4):
+    for person in np.flatnonzero(seen < skeleton.num_joints / 4).tolist():
         text = f"{seen[person]} of {skeleton.num_joints} joints"
         findings.append(about_person(audited, "few_joints", person, (), skeleton.num_joints - seen[person], text))
     for left, right in skeleton.left_right_pairs:

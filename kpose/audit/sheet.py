@@ -66,7 +66,7 @@ def _cell(audited: AuditedSet, findings: Sequence[Finding], named: bool) -> np.n
     joints = [people.skeleton.index(name) for finding in findings for name in finding.joints]
     try:
         picture = decode_whole(tf.io.read_file(people.image_files[people.image_index[person]])).numpy()
-        unreadable = ()
+        unreadable: tuple[str, ...] = ()
     except tf.errors.OpError:
         picture = np.full((*_CELL, 3), 128, np.uint8)
         unreadable = ("the picture cannot be read",)

@@ -41,12 +41,13 @@ _ROUNDS = 2
 _BINS = 33
 _UNIFORM_SHARE = 0.1
 _LEAST_OFFSETS = 40
-# Of the weights: steps of Adam, pull towards 0, and the share of annotations that may be anything.
+# Of the weights: where they begin, steps of Adam, the pull back to the beginning, and the share of annotations that may be anything.
+_FIRST_WEIGHT = 0.2
 _STEPS = 300
 _BATCH = 256
+TRIM = 0.0
 _RATE = 0.05
 _PENALTY = 3e-3
-TARGET, NONNEG = 0.0, False
 _DOUBTFUL_SHARE = 0.05
 
 
@@ -226,7 +227,7 @@ class _SideModel:
         self.holds = (code.T[:, None, :] == np.arange(4)[:, None]).astype(np.float32)
         unpaired = (pair_of[self.first] < 0) | (pair_of[self.second] < 0)
         self.breaks = (code.T[:, None, :] % 3 != 0) & ~unpaired[:, None, None] & (self.holds > 0)
-        self.weights = np.full(2 * len(self.self_mirrored), 0.2, np.float32)  # of mirrored offsets, then of broken ones
+        self.weights = np.full(2 * len(self.self_mirrored), _FIRST_WEIGHT, np.float32)  # of mirrored offsets, then of broken ones
         self.prior = PRIOR
 
     def _offsets(self, points: np.ndarray, present: np.ndarray, edge: int, code: int) -> tuple[np.ndarray, np.ndarray]:
@@ -244,7 +245,7 @@ class _SideModel:
         self.tables, self.totals, self.own = np.zeros((kinds, _BINS * _BINS)), np.zeros(kinds), np.zeros(kinds)
         for kind, mirror in enumerate(self.self_mirrored):
             samples = []
-            for edge in np.flatnonzero(self.kinds == kind):
+            for edge in np.flatnonzero(self.kinds == kind).tolist():
                 offset, there = self._offsets(points, present, edge, 0)
                 samples.append(offset[there])
             if mirror:
@@ -273,7 +274,7 @@ class _SideModel:
     def _log_densities(self, points: np.ndarray, present: np.ndarray, known: np.ndarray) -> np.ndarray:
         """`(n, E, 4)` float32, 0 where an end is missing; `known` `(n,)` says who is part of the densities."""
         found = np.zeros((len(points), len(self.first), 4), np.float32)
-        for edge, kind in enumerate(self.kinds):
+        for edge, kind in enumerate(self.kinds.tolist()):
             if not self.totals[kind]:
                 continue
             for code in range(4):
@@ -315,7 +316,7 @@ class _SideModel:
             features[..., kind + len(self.self_mirrored)] = changes @ breaks[edges].reshape(-1, len(self.alternatives))
         allowed = self._allowed(present)
         barred, count = np.where(allowed, 0, -np.inf).astype(np.float32), allowed.sum(axis=1)
-        weights = np.full_like(self.weights, 0.2)
+        weights = np.full_like(self.weights, _FIRST_WEIGHT)
         moment, square = np.zeros_like(weights), np.zeros_like(weights)
         for step in range(1, _STEPS + 1):
             batch = np.arange(step * _BATCH, (step + 1) * _BATCH) % len(points)  # people come in random order
@@ -325,11 +326,14 @@ class _SideModel:
             # mistakes would pull all weights towards 0.
             right = (1 - _DOUBTFUL_SHARE) * share[:, 0]
             trust = right / (right + _DOUBTFUL_SHARE / count[batch])
-            gradient = (share * trust[:, None]).ravel() @ flat / _BATCH + _PENALTY * (weights - TARGET)
+            if TRIM and step > _STEPS // 4:
+                trust = trust * (share[:, 0] > TRIM)
+            gradient = (share * trust[:, None]).ravel() @ flat / _BATCH + _PENALTY * (weights - _FIRST_WEIGHT)
             moment, square = 0.9 * moment + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
             rate = _RATE * (1 - step / (_STEPS + 1))
             weights = weights - rate * (moment / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
-            if NONNEG: weights[len(weights)//2:] = np.maximum(weights[len(weights)//2:], 0)
+            # A body that fits together better is never less likely.
+            weights[len(weights) // 2 :] = np.maximum(weights[len(weights) // 2 :], 0)
         self.weights = weights.astype(np.float32)
 
     def learn_prior(self, points: np.ndarray, present: np.ndarray, known: np.ndarray) -> None:

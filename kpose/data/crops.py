@@ -102,22 +102,27 @@ def load_views(content: tf.Tensor, matrices: tf.Tensor, preparation: Preparation
 
     Args:
         content: the bytes of a JPEG, PNG, BMP or GIF file.
-        matrices: `(V, 2, 3)`, V static, from image to crop.
+        matrices: `(V, 2, 3)` from image to crop.
         preparation: crop and normalisation.
 
     Returns:
         `(V, H, W, 3)`.
     """
+    if matrices.shape[0] == 1:
+        return load_crop(content, matrices[0], preparation)[None]
     size = preparation.codec.input_size
-    views = tf.unstack(matrices)
 
     def shown(image_size: tf.Tensor) -> tf.Tensor:
-        regions = tf.stack([geometry.visible_region(matrix, size, image_size) for matrix in views])
+        regions = tf.map_fn(lambda matrix: geometry.visible_region(matrix, size, image_size), matrices, fn_output_signature=tf.int32)
         start = tf.reduce_min(regions[:, :2], axis=0)
         return tf.concat([start, tf.reduce_max(regions[:, :2] + regions[:, 2:], axis=0) - start], axis=0)
 
     region, offset = decode_region(content, shown)
-    return preparation.normalise(tf.stack([sample_crop(region, geometry.translate_source(matrix, offset), size) for matrix in views]))
+
+    def sample(matrix: tf.Tensor) -> tf.Tensor:
+        return sample_crop(region, geometry.translate_source(matrix, offset), size)
+
+    return preparation.normalise(tf.map_fn(sample, matrices, fn_output_signature=tf.float32))
 
 
 def decode_region(content: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
