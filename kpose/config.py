@@ -80,7 +80,7 @@ class DatasetConfig(_Section):
     people: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]] | None = None  # only those from .. up to, in its order
     repeat: Annotated[int, Field(gt=0)] = 1  # each person is seen so often in an epoch (training)
     weight: Positive | None = None  # share of the training samples beside the other datasets' weights; default: by size
-    protocol: Literal["oks", "crowdpose", "pckh", "pck", "pck_box"] | None = None  # how it is scored (evaluation); default: the format's own
+    protocol: Literal["oks", "crowdpose", "pckh", "pck", "pck_box"] | None = None  # its score; default: the one of its format
     detections: Path | None = None  # person boxes to use instead of the ground truth (evaluation)
     minimum_box_score: float = 0.0  # detections below it are left out
     exclude: dict[str, list[str | int]] = {}  # leave out images by a field of the JSON, such as take: [20241207_101929]

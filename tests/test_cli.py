@@ -58,8 +58,18 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["train", "evaluate", "predict", "inspect_data", "audit_data", "prepare_data", "import_weights", "benchmark"]
-    + ["model_table", "quickstart"],
+    [
+        "train",
+        "evaluate",
+        "predict",
+        "inspect_data",
+        "audit_data",
+        "prepare_data",
+        "import_weights",
+        "model_table",
+        "benchmark",
+        "quickstart",
+    ],
 )
 def test_scripts_show_their_help(
     script: str, repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

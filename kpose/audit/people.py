@@ -11,7 +11,7 @@ from kpose.audit.sides import SideVerdicts, judge_sides
 from kpose.skeletons import Skeleton
 
 # From this probability on sides are reported as exchanged, and a pair as one of those.
-SUSPICION = 0.3
+SUSPICION = 0.5
 # A limb is impossible from so many spreads above the usual length, and so many times the usual length.
 LIMB_SPREADS = 6.0
 LIMB_RATIO = 2.0

@@ -129,8 +129,8 @@ def _matches(people: Instances, repeated: Instances) -> Iterator[tuple[int, int]
 
 
 def yaml_lines(estimates: list[JointSigma], skeleton: Skeleton) -> str:
-    """The line for the skeleton YAML; a joint without an estimate keeps its sigma, or a question mark where it has none."""
+    """The line for the skeleton YAML; a joint without an estimate keeps its sigma; without one it gets null, which skeletons refuse."""
     found = {estimate.joint: estimate.sigma for estimate in estimates}
     former = dict(zip(skeleton.joint_names, skeleton.oks_sigmas or (), strict=False))
     values = [found.get(joint, former.get(joint)) for joint in skeleton.joint_names]
-    return "oks_sigmas: [" + ", ".join("?" if value is None else f"{value:.3f}" for value in values) + "]"
+    return "oks_sigmas: [" + ", ".join("null" if value is None else f"{value:.3f}" for value in values) + "]"

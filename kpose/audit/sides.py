@@ -45,10 +45,11 @@ _LEAST_OFFSETS = 40
 _FIRST_WEIGHT = 0.2
 _STEPS = 300
 _BATCH = 256
-TRIM = 0.0
 _RATE = 0.05
 _PENALTY = 3e-3
 _DOUBTFUL_SHARE = 0.05
+# After a quarter of the steps the least probable annotations, this share of them and only below this probability, teach nothing.
+_TRIMMED_SHARE, _TRIMMED_BELOW = 0.03, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,8 +327,8 @@ class _SideModel:
             # mistakes would pull all weights towards 0.
             right = (1 - _DOUBTFUL_SHARE) * share[:, 0]
             trust = right / (right + _DOUBTFUL_SHARE / count[batch])
-            if TRIM and step > _STEPS // 4:
-                trust = trust * (share[:, 0] > TRIM)
+            if step > _STEPS // 4:
+                trust = trust * (share[:, 0] > min(_TRIMMED_BELOW, np.quantile(share[:, 0], _TRIMMED_SHARE)))
             gradient = (share * trust[:, None]).ravel() @ flat / _BATCH + _PENALTY * (weights - _FIRST_WEIGHT)
             moment, square = 0.9 * moment + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
             rate = _RATE * (1 - step / (_STEPS + 1))

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from kpose import geometry
 from kpose.config import AugmentationConfig, Config
 from kpose.data.crops import decode_region, preparation_from_config, sample_crop
-from kpose.data.instances import Instances
 from kpose.data.datasets import training_instances
+from kpose.data.instances import Instances
 from kpose.data.pipeline import NO_AUGMENTATION, planned_people, training_dataset
 
 CEILING = "read + decode, whole picture"

@@ -49,7 +49,7 @@ def drawn_dataset(positions: tf.Tensor, weights: Sequence[float], seed: int) -> 
         seed: of the order.
 
     Returns:
-        `(n,)` int64 the dataset, and `(n,)` int64 the position in that dataset's own stream: each comes once, those of one cycle in any order.
+        `(n,)` int64 the dataset, and `(n,)` int64 the position in its own stream: each comes once, those of a cycle in any order.
     """
     counts = shares(weights)
     ends = np.cumsum(counts)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kpose.audit.sides import MINIMUM_PEOPLE, judge_sides, normalise
+from kpose.files import read_json
 from kpose.skeletons import COCO_17, LSP_14, Skeleton
 from tests.audit.conftest import bodies, exchanged
 
@@ -96,7 +95,7 @@ def test_too_few_people_or_no_pairs_are_not_judged() -> None:
 
 def test_real_people_with_exchanged_sides(shared_data: Path) -> None:
     file = shared_data / "coco/annotations/person_keypoints_val2017_512images.json.gz"
-    people = [entry["keypoints"] for entry in json.loads(gzip.open(file).read())["annotations"] if not entry["iscrowd"]]
+    people = [entry["keypoints"] for entry in read_json(file)["annotations"] if not entry["iscrowd"]]
     keypoints = np.array([person for person in people if any(person[2::3])], float).reshape(-1, 17, 3)
     clean = judge_sides(keypoints, COCO_17)
     assert clean is not None and (clean.probabilities > 0.5).mean() < 0.015
