@@ -229,7 +229,7 @@ def mark_joints(image: np.ndarray, points: np.ndarray) -> np.ndarray:
         KposeError: when the image is none.
     """
     drawn = _checked_image(image).copy()
-    radius = max(6, round(0.03 * max(drawn.shape[:2])))
+    radius = max(8, round(0.03 * max(drawn.shape[:2])))
     values = np.asarray(points, np.float64).reshape(-1, 2)
     for point in values[_drawable(values, drawn)]:
         x, y = _fixed(point).tolist()

@@ -14,6 +14,7 @@ from kpose.visualize import (
     LEFT,
     MIDDLE,
     RIGHT,
+    add_caption,
     contact_sheet,
     draw_box,
     draw_heatmap_grid,
@@ -22,6 +23,7 @@ from kpose.visualize import (
     draw_poses,
     draw_training_curve,
     joint_colours,
+    mark_joints,
     write_image,
 )
 
@@ -279,3 +281,24 @@ def test_a_missing_history_and_a_strange_suffix_are_named(tmp_path):
         draw_training_curve(tmp_path / "absent.csv", tmp_path / "curve.png")
     with pytest.raises(KposeError, match=r"'curve\.exe'"):
         draw_training_curve([{"epoch": 1, "loss": 1.0}], tmp_path / "curve.exe")
+
+
+# --- faults ---
+
+
+def test_a_ring_stands_around_the_joint_and_leaves_it_visible():
+    image = grey()
+    drawn = mark_joints(image, np.array([[80, 60], [np.nan, 3], [1e9, -1e9]]))
+    assert np.all(image == 120) and np.all(drawn[60, 80] == 120)
+    changed = np.argwhere((drawn != 120).any(axis=2)) - [60, 80]
+    distance = np.hypot(*changed.T)
+    assert distance.min() > 3 and distance.max() < 14
+    assert np.array_equal(mark_joints(image, np.zeros((0, 2))), image)
+
+
+def test_a_caption_is_wrapped_beneath_the_picture():
+    image = grey()
+    one, long = add_caption(image, ["one"]), add_caption(image, ["a line that is far too long for the width of the picture"])
+    assert np.array_equal(one[: image.shape[0]], image)
+    assert one.shape[1] == long.shape[1] == image.shape[1] and long.shape[0] > one.shape[0] > image.shape[0]
+    assert (one[image.shape[0] :] < 100).any()

@@ -14,7 +14,7 @@ from kpose.skeletons import Skeleton
 SUSPICION = 0.5
 # A limb is impossible from so many spreads above the usual length, and so many times the usual length.
 LIMB_SPREADS = 6.0
-LIMB_RATIO = 2.0
+LIMB_RATIO = 3.0
 # Joints of the hand-drawn box's edge are no fault: a pixel and this share of its longer side are allowed.
 BOX_TOLERANCE = 0.05
 # Standard deviations of a coin that falls left or right.

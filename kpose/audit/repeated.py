@@ -57,7 +57,9 @@ def sigmas_of_pairs(
     Returns:
         One estimate for each joint with at least 20 pairs.
     """
-    both = (keypoints[..., 2] > 0) & (others[..., 2] > 0)
+    # Annotations that agree in every digit are copies, no second opinion.
+    copied = (keypoints == others).all(axis=(1, 2))
+    both = (keypoints[..., 2] > 0) & (others[..., 2] > 0) & ~copied[:, None]
     halves = ((keypoints[..., :2].astype(np.float64) - others[..., :2]) ** 2).sum(axis=-1) / areas[:, None].astype(np.float64) / 2
     _, cluster = np.unique(np.arange(len(halves)) if clusters is None else clusters, return_inverse=True)
     random = np.random.default_rng(seed)
@@ -96,7 +98,7 @@ def sigmas_between(people: Instances, repeated: Instances) -> list[JointSigma]:
     Pictures are matched by their ids, people by their boxes, the largest overlap first.
 
     Raises:
-        KposeError: when the files annotate different joints, or have nobody in common.
+        KposeError: when the files annotate different joints, have nobody in common, or one is a copy of the other.
     """
     if people.skeleton.joint_names != repeated.skeleton.joint_names:
         raise KposeError(f"{repeated.annotation_file}: other joints than {people.annotation_file}; annotate both with one skeleton")
@@ -104,6 +106,8 @@ def sigmas_between(people: Instances, repeated: Instances) -> list[JointSigma]:
     if not pairs:
         raise KposeError(f"{repeated.annotation_file} and {people.annotation_file} have nobody in common; image ids must agree")
     first, second = np.array(pairs).T
+    if np.array_equal(people.keypoints[first], repeated.keypoints[second]):
+        raise KposeError(f"{repeated.annotation_file} is a copy of {people.annotation_file}; sigmas need a second opinion")
     areas = (people.areas[first] + repeated.areas[second]) / 2
     return sigmas_of_pairs(people.keypoints[first], repeated.keypoints[second], areas, people.skeleton)
 

@@ -97,3 +97,13 @@ def test_the_line_for_the_skeleton_is_yaml(truth):
     assert without["oks_sigmas"][0] is None
     with pytest.raises(KposeError, match="must be a list of numbers"):
         Skeleton.from_dict({"name": "mine", "joint_names": list(LSP_14.joint_names)} | without)
+
+
+def test_copies_are_no_second_opinion(truth, make_people):
+    keypoints, areas = truth
+    first, second = drawn(keypoints, areas, 1), drawn(keypoints, areas, 2)
+    second[:100] = first[:100]
+    assert all(estimate.pairs == 700 for estimate in sigmas_of_pairs(first, second, areas, LSP_14))
+    people = make_people(first)
+    with pytest.raises(KposeError, match="is a copy of"):
+        sigmas_between(people, people)
