@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.io import loadmat
 
 from kpose.errors import KposeError
 from kpose.evaluation import pckh, pckh_of_head_sizes
 from kpose.skeletons import MPII_16
+from tests.evaluation.random_people import mpii_people
 
 COLUMNS = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
@@ -74,57 +73,6 @@ def test_another_origin_of_the_predictions_is_another_score(hourglass):
     assert pckh(*moved)["mean"] == pytest.approx(pckh(*hourglass)["mean"], abs=0.01)
 
 
-def people(seed: int, count: int = 9) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(seed)
-    truth = random.uniform(0, 200, (count, 16, 2))
-    corners = random.uniform(0, 200, (count, 2, 2))
-    corners[:, 1] = corners[:, 0] + random.uniform(10, 60, (count, 2))
-    missing = random.random((count, 16)) < 0.3
-    missing[0] = False  # every joint is annotated at least once
-    return {
-        "predictions": truth + random.normal(size=truth.shape) * 10,
-        "ground_truth": truth,
-        "head_boxes": corners,
-        "missing": missing,
-    }
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0.1, 10), st.floats(-500, 500))
-def test_neither_size_nor_place_of_the_picture_matters(seed, scale, shift):
-    original = people(seed)
-    moved = {name: array if name == "missing" else array * scale + shift for name, array in original.items()}
-    assert pckh(**moved) == pytest.approx(pckh(**original), abs=1e-6)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_the_order_of_the_people_does_not_matter(seed):
-    original = people(seed)
-    order = np.random.default_rng(seed).permutation(len(original["missing"]))
-    assert pckh(**{name: array[order] for name, array in original.items()}) == pckh(**original)
-
-
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e9, math.nan, math.inf]))
-def test_what_stands_at_missing_joints_does_not_matter(seed, junk):
-    original = people(seed)
-    spoilt = dict(original)
-    for name in ("predictions", "ground_truth"):
-        spoilt[name] = np.where(original["missing"][..., None], junk, original[name])
-    assert pckh(**spoilt) == pckh(**original)
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
-def test_a_larger_threshold_never_scores_less(seed, first, second):
-    small, large = (pckh(**people(seed), threshold=threshold) for threshold in sorted((first, second)))
-    assert all(small[name] <= large[name] for name in small)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_the_truth_scores_a_hundred_at_any_threshold(seed):
-    perfect = people(seed)
-    perfect["predictions"] = perfect["ground_truth"]
-    assert set(pckh(**perfect, threshold=0.0).values()) == {100.0}
-
-
 def one_person() -> dict[str, np.ndarray]:
     truth = np.arange(32, dtype=np.float64).reshape(1, 16, 2) * 10
     return {
@@ -166,7 +114,7 @@ def test_joints_count_by_how_often_they_are_annotated():
 
 
 def test_head_sizes_in_place_of_boxes():
-    original = people(3)
+    original = mpii_people(3)
     sizes = 0.6 * np.linalg.norm(original["head_boxes"][:, 1] - original["head_boxes"][:, 0], axis=-1)
     arguments = {name: original[name] for name in ("predictions", "ground_truth", "missing")}
     assert pckh_of_head_sizes(head_sizes=sizes, **arguments) == pckh(**original)
@@ -174,7 +122,7 @@ def test_head_sizes_in_place_of_boxes():
 
 @pytest.mark.parametrize("size", [math.nan, 0.0, -1.0, math.inf])
 def test_an_unknown_head_size_is_refused_unless_nothing_is_scored(size):
-    original = people(4)
+    original = mpii_people(4)
     sizes = np.full(9, 20.0)
     sizes[5] = size
     arguments = {name: original[name] for name in ("predictions", "ground_truth", "missing")}
