@@ -96,7 +96,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
         verbs,
         "evaluate",
         _evaluate,
-        "Score a checkpoint on the configuration's validation set: AP, AP50, AP75, APM, APL, AR through pycocotools. "
+        "Score a checkpoint on the configuration's validation sets, each by its dataset's protocol: OKS AP, PCKh, PCK, CrowdPose AP. "
         "With --explain: say why two scores differ.",
         "kpose evaluate --config configs/coco/lite_mobilenet_v3_256x192.yaml --weights runs/lite/best.keras",
     )
