@@ -91,11 +91,16 @@ class ModelCard(BaseModel):
 
         return make_codec(self.codec, self.input_size, heatmap_size)
 
-    def require_match(self, config: Config, source: str | Path) -> None:
+    def require_match(self, config: Config, source: str | Path, start: bool = False) -> None:
         """Refuse a checkpoint that another configuration made.
 
+        Args:
+            config: the experiment.
+            source: the checkpoint's file, for messages.
+            start: whether the weights only start another training, which may have crops of another size and scale.
+
         Raises:
-            KposeError: when joints, input size, codec or normalisation differ.
+            KposeError: when joints, codec, normalisation or, unless `start`, input size or box padding differ.
         """
         wanted = ModelCard.from_config(config)
         mine, other = self.make_skeleton(), wanted.make_skeleton()
@@ -111,6 +116,8 @@ class ModelCard(BaseModel):
             ("std", "data.std"),
             ("box_padding", "data.box_padding"),
         ):
+            if start and field in ("input_size", "box_padding"):
+                continue
             trained, asked = getattr(self, field), getattr(wanted, field)
             if field == "codec":  # another decoding, of the same maps, is a choice of the test
                 asked = asked.model_copy(update={"decoding": trained.decoding})

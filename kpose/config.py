@@ -50,7 +50,8 @@ class ModelConfig(_Section):
     input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = (256, 192)  # height, width
     options: dict[str, Any] = {}  # options of that network, as `build_model` takes them
     trunk_weights: Path | None = None  # of a published trunk: .npz (MobileNetV3; what fits is loaded), .pth or .safetensors (all of it)
-    initial_weights: Path | None = None  # a .keras checkpoint of kpose to start from
+    initial_weights: Path | None = None  # a .keras checkpoint of kpose to start from; its crops may have been of another size
+    frozen: list[str] = []  # layers that keep their weights while training: those whose name is, or begins with, one of these and "_"
 
 
 class CodecConfig(_Section):

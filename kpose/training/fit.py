@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import tensorflow as tf
 from kpose.checkpoint import ModelCard, load_model
 from kpose.config import Config, LossConfig, dump_config
 from kpose.data import TrainingData, ValidationSet, training_data, validation_sets
-from kpose.errors import KposeError
+from kpose.errors import KposeError, did_you_mean
 from kpose.evaluation import evaluate
 from kpose.evaluation.metrics import metric_of
 from kpose.files import replacing
@@ -63,13 +64,25 @@ def make_model(config: Config) -> keras.Model:
         print(f"trunk: {load_torch(model, trunk, trunk_only=True).summary}")
     if config.model.initial_weights:
         start = load_model(config.model.initial_weights)
-        start.card.require_match(config, config.model.initial_weights)
+        start.card.require_match(config, config.model.initial_weights, start=True)
         if [weight.shape for weight in start.weights] != [weight.shape for weight in model.weights]:
             raise KposeError(
                 f"{config.model.initial_weights} holds another network ({start.card.name}); set model.name and model.options to its"
             )
         model.set_weights(start.get_weights())
+    _freeze(model, config.model.frozen)
     return model
+
+
+def _freeze(model: keras.Model, names: Sequence[str]) -> None:
+    """Take layers out of the training; their normalisation keeps its statistics too."""
+    for name in names:
+        chosen = [layer for layer in model.layers if layer.name == name or layer.name.startswith(f"{name}_")]
+        if not chosen:
+            parts = dict.fromkeys(layer.name.rsplit("_", 1)[0] for layer in model.layers if layer.weights)
+            raise KposeError(f"model.frozen: {model.name} has no layer {name!r}{did_you_mean(name, parts)}")
+        for layer in chosen:
+            layer.trainable = False
 
 
 def make_loss(config: Config, model: keras.Model | None = None) -> keras.losses.Loss | list[keras.losses.Loss]:
