@@ -297,6 +297,22 @@ def _add_prepare_data(verbs: argparse._SubParsersAction) -> None:
     _add_config(records)
     records.add_argument("--output", metavar="FOLDER", required=True, help="where the shards go")
     records.add_argument("--shards", metavar="N", type=int, default=16, help="number of files; default: %(default)s")
+    labels = _add_verb(
+        kinds,
+        "pseudo-labels",
+        _prepare_pseudo_labels,
+        "Fill joints that a dataset lacks by a network that knows them, take out annotations that it contradicts; COCO-style JSON.",
+        "kpose prepare-data pseudo-labels --format lspet --annotations data/lspet/joints.mat --images data/lspet/images --people 0 9000 "
+        "--teacher data/models/movenet_thunder_fp16.tflite --output data/lspet_coco_17.json",
+    )
+    labels.add_argument("--format", metavar="NAME", default="coco", help="of the annotation; default: %(default)s")
+    labels.add_argument("--annotations", metavar="FILE", required=True, help="the dataset's own file")
+    labels.add_argument("--images", metavar="FOLDER", required=True, help="its pictures; the new file's names are relative to it")
+    labels.add_argument("--skeleton", metavar="NAME_OR_FILE", default="coco_17", help="format coco: its joints; default: %(default)s")
+    labels.add_argument("--people", metavar=("FROM", "TO"), nargs=2, type=int, help="only those from .. up to; default: all")
+    labels.add_argument("--teacher", metavar="FILE", required=True, help="the .tflite file of MoveNet, single pose (Lightning or Thunder)")
+    labels.add_argument("--output", metavar="FILE", required=True, help="the .json to write")
+    labels.add_argument("--sheet", metavar="FILE", help="also draw some of the changed people: annotation, teacher, result")
     for name, example in _DATASET_EXAMPLES.items():
         dataset = _add_verb(
             kinds,
@@ -343,6 +359,21 @@ def _prepare_records(options: argparse.Namespace) -> None:
     from kpose.data.tfrecords import write_tfrecords
 
     write_tfrecords(training_instances(load_config(options.config, options.overrides)), options.output, shards=options.shards)
+
+
+def _prepare_pseudo_labels(options: argparse.Namespace) -> None:
+    from kpose.config import parse_config
+    from kpose.data import read_dataset
+    from kpose.data.pseudo_labels import write_pseudo_labels
+    from kpose.inference.movenet import MoveNet
+    from kpose.skeletons import get_skeleton
+
+    # First what fails at once, then what takes its time.
+    teachers = [MoveNet(options.teacher, threads=1) for _ in range(os.cpu_count() or 1)]
+    dataset = {key: getattr(options, key) for key in ("format", "annotations", "images", "people")}
+    config = parse_config({"skeleton": options.skeleton, "data": {"train": [dataset]}}, source="the command line")
+    people = read_dataset(config.data.train[0], get_skeleton(config.skeleton), for_training=True)
+    write_pseudo_labels(people, options.images, teachers, options.output, options.sheet)
 
 
 # --- import-weights ------------------------------------------------------------------------------------------------------------------

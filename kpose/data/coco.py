@@ -1,4 +1,4 @@
-"""COCO-style annotations: `person_keypoints_*.json`, a folder of images and, for evaluation, a file of detections.
+"""COCO-style annotations: `person_keypoints_*.json`, a folder of images and, for evaluation, a file of detections; read and written.
 
 Which people take part, and how their boxes are cleaned, follows the data loader of Sun et al. (HRNet, CVPR 2019), which the
 published scores with ground-truth boxes rest on: crowds (`iscrowd` 1) and people without a single keypoint are no candidates, in
@@ -30,7 +30,7 @@ from kpose.data.entries import (
 )
 from kpose.data.instances import Instances
 from kpose.errors import KposeError
-from kpose.files import read_json
+from kpose.files import read_json, write_json
 from kpose.skeletons import Skeleton
 
 Filter = Mapping[str, Sequence[str | int]]
@@ -362,3 +362,62 @@ def _read_detections(
     if without_area:
         notes.append(f"{without_area} boxes left out: they have no area")
     return _columns(rows, skeleton.num_joints), notes
+
+
+def write_coco(people: Instances, images: str | Path, path: str | Path, description: str) -> Path:
+    """Write annotated people as a COCO-style JSON file, whole or not at all.
+
+    Of pictures, only those with people are listed; those of unknown size without one, which `read_coco` takes. Reading makes boxes a
+    pixel smaller, see `clean_box`; everything else comes back to a hundredth of a pixel.
+
+    Args:
+        people: whom, their ids unique.
+        images: the folder that file names become relative to.
+        path: the file.
+        description: what it holds and how it was made.
+
+    Returns:
+        `path`.
+
+    Raises:
+        KposeError: when the file cannot be written, or a picture lies outside of the folder.
+    """
+    entries = []
+    for image in np.unique(people.image_index).tolist():
+        file = Path(people.image_files[image])
+        if not file.is_relative_to(images):
+            raise KposeError(f"{file} does not lie in {images}, the folder that file names in {path} would be relative to")
+        height, width = people.image_sizes[image].tolist()
+        size = {"height": height, "width": width} if height and width else {}
+        entries.append({"id": int(people.image_ids[image]), "file_name": file.relative_to(images).as_posix(), **size})
+    numbers_of_people = zip(people.ids.tolist(), people.image_ids[people.image_index].tolist(), strict=True)
+    annotations = [
+        {"id": number, **person_annotation(image, *columns)}
+        for (number, image), *columns in zip(numbers_of_people, people.keypoints, people.boxes, people.areas.tolist(), strict=True)
+    ]
+    content = {"info": {"description": description}, "images": entries, "annotations": annotations}
+    return write_json(content | {"categories": [person_category(people.skeleton)]}, path)
+
+
+def person_annotation(image: int, keypoints: np.ndarray, box: np.ndarray, area: float) -> dict[str, Any]:
+    """What a COCO-style file says of a person, but for the id: keypoints `(K, 3)` and box `(4,)` to a hundredth of a pixel."""
+    return {
+        "image_id": image,
+        "category_id": 1,
+        "iscrowd": 0,
+        "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+        "keypoints": [_short(value) for value in keypoints.reshape(-1).tolist()],
+        "bbox": [_short(value) for value in box.tolist()],
+        "area": _short(area),
+    }
+
+
+def person_category(skeleton: Skeleton) -> dict[str, Any]:
+    """The category of `person_annotation`, which names the joints."""
+    limbs = [[a + 1, b + 1] for a, b in skeleton.limb_indices]
+    return {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joint_names), "skeleton": limbs}
+
+
+def _short(value: float) -> float:
+    # Whole numbers stay whole: 0 for an absent joint, as in the official files.
+    return int(value) if value == int(value) else round(value, 2)

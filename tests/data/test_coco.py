@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from kpose.data import read_coco
+from kpose.data.coco import write_coco
 from kpose.errors import KposeError
 from kpose.skeletons import COCO_17, LSP_14, Skeleton
 
@@ -296,6 +298,41 @@ def test_official_detections_of_real_pictures(shared_data: Path) -> None:
     np.testing.assert_allclose(instances.boxes, [entry["bbox"] for entry in expected], rtol=1e-6)
     with pytest.raises(KposeError, match="annotates 17 joints, the skeleton 'lsp_14' has 14"):
         read_coco(folder / "test_coco.json", folder, LSP_14, for_training=False)
+
+
+@pytest.mark.parametrize("sizes_known", [True, False])
+def test_what_is_written_is_read_again(make_dataset: Make, cross: Skeleton, tmp_path: Path, sizes_known: bool) -> None:
+    def change(content: dict[str, Any]) -> None:
+        person(content, 1)["keypoints"][3:6] = [0, 0, 0]
+        person(content, 2)["image_id"] = 6  # two in one picture, and a picture of nobody
+        if not sizes_known:
+            content["images"] = [{key: entry[key] for key in ("id", "file_name")} for entry in content["images"]]
+
+    annotations, images = make_dataset(change=change)
+    people = read_coco(annotations, images, cross, for_training=False)
+    path = write_coco(people, images, tmp_path / "new/people.json", "five joints")
+    again = read_coco(path, images, cross, for_training=False)
+    assert again.image_ids.tolist() == [1, 2, 4, 5, 6]
+    assert [again.image_files[image] for image in again.image_index] == [people.image_files[image] for image in people.image_index]
+    np.testing.assert_allclose(again.keypoints, people.keypoints, atol=0.0051)
+    # The reader takes a pixel off, as for every file.
+    np.testing.assert_allclose(again.boxes, people.boxes - np.array([0, 0, 1, 1]))
+    for column in ("ids", "areas"):
+        np.testing.assert_array_equal(getattr(again, column), getattr(people, column))
+    np.testing.assert_array_equal(again.image_sizes, people.image_sizes[[0, 1, 3, 4, 5]])
+    content = json.loads(path.read_text())
+    assert content["info"] == {"description": "five joints"}
+    assert content["annotations"][1]["num_keypoints"] == 4 and content["annotations"][1]["keypoints"][3:6] == [0, 0, 0]
+    assert content["categories"][0]["skeleton"] == [[1, 2], [1, 3], [2, 4], [3, 5]]
+    assert COCO(str(path)).getAnnIds(imgIds=[6]) == [103, 106]
+
+
+def test_people_whose_pictures_lie_elsewhere_are_not_written(make_dataset: Make, cross: Skeleton, tmp_path: Path) -> None:
+    annotations, images = make_dataset()
+    people = read_coco(annotations, images, cross, for_training=True)
+    with pytest.raises(KposeError, match="000000000001.png does not lie in .*other"):
+        write_coco(people, tmp_path / "other", tmp_path / "new.json", "")
+    assert not (tmp_path / "new.json").exists()
 
 
 def test_a_sample_of_ochuman_is_read(shared_data: Path) -> None:

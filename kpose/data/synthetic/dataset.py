@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from kpose.data.coco import person_annotation, person_category
 from kpose.data.synthetic.scene import compose_scene
 from kpose.errors import KposeError
 from kpose.files import replacing, write_json
@@ -152,7 +153,7 @@ class _Chunk:
 
 
 def _draw_chunk(chunk: _Chunk) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Draw and write pictures; gives their COCO image records, each with those of its people (ids to be filled in)."""
+    """Draw and write pictures; gives their COCO image records, each with those of its people (but for their ids)."""
     cv2.setNumThreads(1)
     return [_draw_image(chunk, image_id) for image_id in chunk.image_ids]
 
@@ -167,20 +168,7 @@ def _draw_image(chunk: _Chunk, image_id: int) -> tuple[dict[str, Any], list[dict
     with replacing(chunk.image_folder / _file_name(image_id)) as partial:
         partial.write_bytes(jpeg.tobytes())
     image = {"id": image_id, "file_name": _file_name(image_id), "height": height, "width": width, "license": 1}
-    people = [
-        {
-            "id": 0,
-            "image_id": image_id,
-            "category_id": 1,
-            "iscrowd": 0,
-            "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
-            # Whole numbers stay whole: 0 for an absent joint, as in the official files.
-            "keypoints": [int(value) if value == int(value) else round(float(value), 2) for value in person.keypoints.reshape(-1)],
-            "bbox": person.box.tolist(),
-            "area": person.area,
-        }
-        for person in scene.people
-    ]
+    people = [person_annotation(image_id, person.keypoints, person.box, person.area) for person in scene.people]
     return image, people
 
 
@@ -215,20 +203,12 @@ def _draw_all(
             for image, people in chunk:
                 images.append(image)
                 for person in people:
-                    annotations.append({**person, "id": len(annotations) + 1})
+                    annotations.append({"id": len(annotations) + 1, **person})
             bar.update(len(chunk))
     return {
         "info": {"description": "synthetic people drawn by kpose", "version": str(_VERSION), "seed": int(seed)},
         "licenses": [{"id": 1, "name": "free of rights: drawn by a program", "url": ""}],
         "images": images,
         "annotations": annotations,
-        "categories": [
-            {
-                "id": 1,
-                "name": "person",
-                "supercategory": "person",
-                "keypoints": list(COCO_17.joint_names),
-                "skeleton": [[a + 1, b + 1] for a, b in COCO_17.limb_indices],
-            }
-        ],
+        "categories": [person_category(COCO_17)],
     }
