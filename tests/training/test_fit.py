@@ -171,6 +171,87 @@ def test_initial_weights_are_taken(config: Config, tmp_path: Path) -> None:
     assert_equal_weights(model, network)
 
 
+def named_network(name: str, num_keypoints: int, input_size: tuple[int, int], **options: Any) -> keras.Model:
+    """The tiny network with a stem, which has the two layers with state, and a head."""
+    model = tiny_network(name, num_keypoints, input_size)
+    for layer, label in zip((layer for layer in model.layers if layer.weights), ("stem_conv", "stem_norm", "head"), strict=True):
+        layer.name = label
+    return model
+
+
+def starting_from(config: Config, **model: Any) -> Config:
+    return config.model_copy(update={"model": config.model.model_copy(update=model)})
+
+
+def test_frozen_layers_keep_weights_and_statistics(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kpose.training.fit, "build_model", named_network)
+    config = starting_from(changed(config, epochs=1), frozen=["stem"])
+    before = {layer.name: layer.get_weights() for layer in make_model(config).layers}
+    model = train(config).model
+    after = {layer.name: layer.get_weights() for layer in model.layers}
+    for name in ("stem_conv", "stem_norm"):
+        for mine, theirs in zip(after[name], before[name], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert all((mine != theirs).any() for mine, theirs in zip(after["head"], before["head"], strict=True))
+    # What was learned with frozen layers starts a training without them.
+    start = starting_from(config, frozen=[], initial_weights=config.output / "last.keras")
+    thawed = make_model(start)
+    assert_equal_weights(thawed, model)
+    assert len(thawed.trainable_weights) == 6 and len(model.trainable_weights) == 2
+
+
+def test_a_training_with_frozen_layers_is_resumed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kpose.training.fit, "build_model", named_network)
+    config = starting_from(config, frozen=["stem"])
+    train(changed(config, epochs=1))
+    half_way = load_model(config.output / "last.keras")
+    resumed = train(changed(config, epochs=2), resume=True).model
+    for name, same in (("stem_norm", True), ("head", False)):
+        pairs = zip(resumed.get_layer(name).get_weights(), half_way.get_layer(name).get_weights(), strict=True)
+        assert all(np.array_equal(mine, theirs) == same for mine, theirs in pairs), name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ste", "model.frozen: tiny has no layer 'ste'; did you mean 'stem'"),
+        ("head_", "has no layer 'head_'"),
+        ("trunk", "no layer 'trunk'"),
+    ],
+)
+def test_layers_to_freeze_must_exist(config: Config, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    monkeypatch.setattr(kpose.training.fit, "build_model", lambda name, *arguments, **options: named_network("tiny", *arguments))
+    with pytest.raises(KposeError) as error:
+        make_model(starting_from(config, frozen=[name]))
+    assert message in str(error.value)
+
+
+def test_initial_weights_may_come_from_crops_of_another_size(config: Config, tmp_path: Path) -> None:
+    start = tmp_path / "start.keras"
+    network = tiny_network("tiny", 17, (128, 96))
+    larger = starting_from(config, input_size=(128, 96))
+    larger = larger.model_copy(update={"data": larger.data.model_copy(update={"box_padding": 1.5})})
+    save_model(network, start, ModelCard.from_config(larger))
+    model = make_model(starting_from(config, initial_weights=start))
+    assert model.input_shape == (None, 64, 64, 3)
+    assert_equal_weights(model, network)
+    # To resume, or to score, the size must be the same.
+    with pytest.raises(KposeError, match=r"trained with model.input_size = \(128, 96\), the configuration says \(64, 64\)"):
+        ModelCard.from_config(larger).require_match(config, start)
+
+
+def test_initial_weights_of_another_network_or_normalisation_are_refused(config: Config, tmp_path: Path) -> None:
+    start = tmp_path / "start.keras"
+    inputs = keras.Input((64, 64, 3))
+    save_model(keras.Model(inputs, keras.layers.Conv2D(17, 4, strides=4)(inputs)), start, ModelCard.from_config(config))
+    with pytest.raises(KposeError, match=r"start\.keras holds another network"):
+        make_model(starting_from(config, initial_weights=start))
+    darker = config.model_copy(update={"data": config.data.model_copy(update={"mean": (0.1, 0.1, 0.1)})})
+    save_model(tiny_network("tiny", 17, (64, 64)), start, ModelCard.from_config(darker))
+    with pytest.raises(KposeError, match=r"trained with data\.mean = \(0\.1, 0\.1, 0\.1\)"):
+        make_model(starting_from(config, initial_weights=start))
+
+
 def test_a_broken_picture_is_skipped_and_reported(config: Config, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
