@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kpose.inference import PoseEstimator
     from kpose.models import build_model, count, list_models
     from kpose.skeletons import Skeleton, get_skeleton
+    from kpose.weights.pretrained import list_pretrained, pretrained_path
 
 try:
     __version__ = version("kpose")
@@ -29,8 +30,10 @@ _HOMES = {
     "count": "kpose.models",
     "get_skeleton": "kpose.skeletons",
     "list_models": "kpose.models",
+    "list_pretrained": "kpose.weights.pretrained",
     "load_config": "kpose.config",
     "load_model": "kpose.checkpoint",
+    "pretrained_path": "kpose.weights.pretrained",
     "save_model": "kpose.checkpoint",
 }
 _SUBPACKAGES = ("codecs", "data", "evaluation", "geometry", "inference", "losses", "models", "training", "visualize", "weights")
@@ -44,8 +47,10 @@ __all__ = [
     "count",
     "get_skeleton",
     "list_models",
+    "list_pretrained",
     "load_config",
     "load_model",
+    "pretrained_path",
     "save_model",
 ]
 

@@ -7,11 +7,13 @@ model.card.skeleton["joint_names"]
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +21,7 @@ from kpose.config import CodecConfig, Config, Positive
 from kpose.errors import KposeError
 from kpose.files import replacing
 from kpose.skeletons import Skeleton, get_skeleton
+from kpose.weights.pretrained import find_checkpoint
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
     from kpose.codecs import Codec
 
 CARD_NAME = "card.json"
+# What Keras calls the parts of a file.
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+# Kernels of so many values or more are halved. In lite_mobilenet_v3 those are 20 of 73, with 84 % of the weights; rounding the small ones
+# would save little and change the heatmaps eight times as much (docs/decisions/shipped-weights.md).
+HALVED_KERNEL_VALUES = 1 << 16
 # Far above any real file, far below what would harm a machine that opens a hostile one.
 LARGEST_CARD_BYTES = 1 << 20
 LARGEST_CONFIG_BYTES = 64 << 20
@@ -45,9 +53,12 @@ class ModelCard(BaseModel):
         mean, std: of RGB in 0..1; the network's input is `(rgb / 255 - mean) / std`.
         codec: how its heatmaps become keypoints.
         box_padding: factor by which a person's box is grown before it is cut out.
-        data: one line on what it was trained with.
-        licence: of the weights, as far as known.
+        data: what it was trained with, and under which licences that is.
+        licence: of the weights, as far as known, and what they may be used for.
+        intended_use: what it is good for, and what it is not.
         score: the best score on the validation set, by metric.
+        score_interval: lower and upper end of the 95 % confidence interval of scores, by metric.
+        protocol: how the score was measured: people, boxes, test-time augmentation.
         training: where the training stands: epoch, step, seed, best score.
     """
 
@@ -63,7 +74,10 @@ class ModelCard(BaseModel):
     box_padding: Positive
     data: str = ""
     licence: str = ""
+    intended_use: str = ""
     score: dict[str, float] = {}
+    score_interval: dict[str, tuple[float, float]] = {}
+    protocol: str = ""
     training: dict[str, Any] = {}
 
     @classmethod
@@ -125,13 +139,21 @@ class ModelCard(BaseModel):
                 raise KposeError(f"{source} was trained with {key} = {trained}, the configuration says {asked}; make them equal")
 
 
-def save_model(model: keras.Model, path: str | Path, card: ModelCard) -> None:
+def save_model(model: keras.Model, path: str | Path, card: ModelCard, *, half_precision: bool = False) -> None:
     """Write network, optimizer state (where compiled) and card as one `.keras` file.
 
     An interrupt or a full disk leaves the former file as it was.
 
+    Args:
+        model: the network.
+        path: the file, `.keras`.
+        card: what it takes to use the network.
+        half_precision: write a small file to be passed on, not to be trained further: large kernels as float16 (see
+            `HALVED_KERNEL_VALUES`), all else as it is, no loss, optimizer or date, compressed. `load_model`, and Keras alone, read it as
+            any other; the network computes in float32. The same network and versions give the same bytes.
+
     Raises:
-        KposeError: when the name does not end in `.keras` or the file cannot be written.
+        KposeError: when the name does not end in `.keras`, the file cannot be written, or a kernel does not fit into float16.
     """
     import keras
 
@@ -140,29 +162,80 @@ def save_model(model: keras.Model, path: str | Path, card: ModelCard) -> None:
         raise KposeError(f"cannot save to {path}: a checkpoint's name ends in .keras")
     with replacing(path) as partial:
         keras.saving.save_model(model, partial)
-        with zipfile.ZipFile(partial, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(CARD_NAME, card.model_dump_json(indent=2))
+        if half_precision:
+            _condense(partial, path)
+        with zipfile.ZipFile(partial, "a") as archive:
+            _write_entry(archive, CARD_NAME, card.model_dump_json(indent=2).encode())
 
 
-def read_card(path: str | Path) -> ModelCard:
+def _write_entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # An entry of one's own making has no date but 1980: the same content gives the same bytes.
+    archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+
+def _condense(partial: Path, path: Path) -> None:
+    """Rewrite Keras' file `partial`, on its way to `path`, as `save_model` describes `half_precision`."""
+    with zipfile.ZipFile(partial) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    config, metadata = json.loads(contents[_CONFIG]), json.loads(contents[_METADATA])
+    config.pop("compile_config", None)
+    metadata.pop("date_saved", None)
+    contents |= {_CONFIG: json.dumps(config).encode(), _METADATA: json.dumps(metadata).encode()}
+    contents[_WEIGHTS] = _halve_kernels(contents[_WEIGHTS], path)
+    with zipfile.ZipFile(partial, "w") as archive:
+        for name, content in contents.items():
+            _write_entry(archive, name, content)
+
+
+def _halve_kernels(weights: bytes, path: Path) -> bytes:
+    """Keras' HDF5 file of weights, without the optimizer's, with large kernels as float16: Keras assigns what it reads, of any type."""
+    import h5py
+
+    largest = np.finfo(np.float16).max
+    result = io.BytesIO()
+    with h5py.File(io.BytesIO(weights)) as source, h5py.File(result, "w") as target:
+
+        def copy(name: str, node: h5py.Group | h5py.Dataset) -> None:
+            if name.split("/", 1)[0] == "optimizer":
+                return
+            if isinstance(node, h5py.Group):
+                copied = target.require_group(name)
+            else:
+                values = node[()]
+                if values.ndim >= 2 and values.size >= HALVED_KERNEL_VALUES and np.issubdtype(values.dtype, np.floating):
+                    if not (np.abs(values) <= largest).all():
+                        raise KposeError(
+                            f"cannot save {path} in half precision: {name} holds values beyond {largest:.0f}, where float16 ends, or "
+                            "that are not finite; save it in full precision"
+                        )
+                    values = values.astype(np.float16)
+                copied = target.create_dataset(name, data=values)
+            copied.attrs.update(node.attrs)
+
+        source.visititems(copy)
+    return result.getvalue()
+
+
+def read_card(source: str | Path) -> ModelCard:
     """The card of a checkpoint, without loading its weights.
+
+    Args:
+        source: a file of `save_model`, or the name of a network that comes with kpose.
 
     Raises:
         KposeError: when the file is missing, truncated, too large, or not one of kpose's.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise KposeError(f"there is no checkpoint {path}")
+    path = find_checkpoint(source)
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
             if CARD_NAME not in sizes:
                 raise KposeError(f"{path} has no {CARD_NAME} inside: it was not written by kpose.save_model")
-            limits = {CARD_NAME: LARGEST_CARD_BYTES, "config.json": LARGEST_CONFIG_BYTES, "metadata.json": LARGEST_CARD_BYTES}
+            limits = {CARD_NAME: LARGEST_CARD_BYTES, _CONFIG: LARGEST_CONFIG_BYTES, _METADATA: LARGEST_CARD_BYTES}
             for name, size in sizes.items():
                 if size > limits.get(name, LARGEST_WEIGHTS_BYTES):
                     raise KposeError(f"{path}: {name} inside claims {size} bytes, more than any checkpoint of kpose has; file refused")
-            _require_known_classes(json.loads(archive.read("config.json")), path)
+            _require_known_classes(json.loads(archive.read(_CONFIG)), path)
             return ModelCard.model_validate_json(archive.read(CARD_NAME))
     except (zipfile.BadZipFile, KeyError, EOFError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise KposeError(f"{path} is truncated or not a .keras file: {error}") from error
@@ -189,11 +262,11 @@ def _require_known_classes(node: Any, path: Path) -> None:
             _require_known_classes(value, path)
 
 
-def load_model(path: str | Path, compile: bool = False) -> keras.Model:
+def load_model(source: str | Path, compile: bool = False) -> keras.Model:
     """Read a checkpoint.
 
     Args:
-        path: a file of `save_model`.
+        source: a file of `save_model`, or the name of a network that comes with kpose, see `kpose.list_pretrained`.
         compile: also restore loss, optimizer and its state.
 
     Returns:
@@ -209,9 +282,10 @@ def load_model(path: str | Path, compile: bool = False) -> keras.Model:
     import kpose.models
     import kpose.training.schedules  # noqa: F401
 
+    path = find_checkpoint(source)
     card = read_card(path)
     try:
-        model = keras.saving.load_model(Path(path), compile=compile, safe_mode=True)
+        model = keras.saving.load_model(path, compile=compile, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise KposeError(f"{path} cannot be read, it is damaged: {' '.join(str(error).split())[:200]}") from error
     model.card = card

@@ -159,22 +159,32 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _add_predict(verbs: argparse._SubParsersAction) -> None:
+    from kpose.weights.pretrained import DEFAULT
+
     parser = _add_verb(
         verbs,
         "predict",
         _predict,
-        "Find the joints of people in photos; annotated pictures and predictions.json go to the output folder.",
-        "kpose predict photo.jpg --weights runs/lite/best.keras --whole-image",
+        "Find the joints of people in photos; annotated pictures and predictions.json go to the output folder. Without boxes it is one "
+        "person in each photo.",
+        "kpose predict photo.jpg",
     )
     parser.add_argument("source", metavar="PHOTO_OR_FOLDER", help="a picture, or a folder of them (searched with its subfolders)")
     parser.add_argument(
-        "--weights", metavar="FILE", required=True, nargs="+", help="the .keras checkpoint to use; several answer together, as an ensemble"
+        "--weights",
+        metavar="FILE_OR_NAME",
+        nargs="+",
+        default=[DEFAULT],
+        help="a .keras checkpoint, or the name of a network that comes with kpose; several answer together, as an ensemble; "
+        f"default: {DEFAULT}",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--boxes", metavar="FILE", help="JSON of person boxes: {file name: [[x, y, width, height], ...]}, or COCO annotations with bbox"
     )
-    where.add_argument("--whole-image", action="store_true", help="take each picture as one person's box; the default")
+    where.add_argument(
+        "--whole-image", action="store_true", help="take each picture as one person's box; default: find the box from the joints, in passes"
+    )
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: %(default)s")
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
     parser.add_argument(
@@ -183,10 +193,11 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from kpose.inference import PoseEstimator, predict_folder, read_boxes
+    from kpose.inference import PoseEstimator, Refinement, predict_folder, read_boxes
 
-    estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip)
     boxes = read_boxes(options.boxes) if options.boxes else None
+    refinement = None if options.whole_image else Refinement()
+    estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip, refinement=refinement)
     predict_folder(estimator, options.source, boxes, Path(options.output), minimum_score=options.minimum_score)
 
 

@@ -1,7 +1,7 @@
 """Boxes, crops and affine maps: one definition that serves numpy arrays and TensorFlow tensors alike.
 
-Every function takes either kind and returns the same kind (`warp_image` alone is TensorFlow's). Pixel centres sit at integer
-coordinates. Three frames occur: *image* (the photo), *crop* (the network's input) and *heatmap* (its output). Sizes are
+Every function takes either kind and returns the same kind (but `warp_image` is TensorFlow's, `box_overlap` numpy's). Pixel centres sit
+at integer coordinates. Three frames occur: *image* (the photo), *crop* (the network's input) and *heatmap* (its output). Sizes are
 `(height, width)`, points `x, y`, boxes `x, y, width, height`.
 
 Two alignments tie the frames together:
@@ -39,6 +39,16 @@ def _float(value: Array, namespace: Any) -> Array:
         value = np.asarray(value)
         return value if value.dtype == np.float64 else value.astype(np.float32)
     return namespace.cast(value, namespace.float32)
+
+
+def box_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes `(..., 4)` x, y, width, height; 0 for boxes without area."""
+    boxes, others = boxes.astype(np.float64), others.astype(np.float64)
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    union = np.prod(boxes[..., 2:], axis=-1) + np.prod(others[..., 2:], axis=-1) - shared
+    return np.asarray(shared / np.maximum(union, 1e-12))
 
 
 def crop_extent(crop_size: Size, alignment: Alignment) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Find joints in photos: python scripts/predict.py PHOTO_OR_FOLDER --weights FILE [--boxes FILE | --whole-image] (see --help)."""
+"""Find joints in photos: python scripts/predict.py PHOTO_OR_FOLDER [--weights FILE_OR_NAME] [--boxes FILE | --whole-image] (see --help)."""
 
 import sys
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from kpose.checkpoint import CARD_NAME, ModelCard, load_model, read_card, save_model
+from kpose.checkpoint import CARD_NAME, HALVED_KERNEL_VALUES, ModelCard, load_model, read_card, save_model
 from kpose.config import parse_config
 from kpose.errors import KposeError
 
@@ -195,3 +195,67 @@ def test_a_configuration_for_another_checkpoint_is_refused(card: ModelCard, chan
     config = parse_config({"model": {"input_size": [64, 64]}} | change)
     with pytest.raises(KposeError, match=message):
         card.require_match(config, "pose.keras")
+
+
+@pytest.fixture
+def large_model() -> keras.Model:
+    """A kernel that is halved, one that is not, normalisation, and training state."""
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(64, 3, padding="same", name="small")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Conv2D(128, 3, padding="same", name="large")(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(17, 1)(x))
+    model.compile("adam", "mse")
+    model.train_on_batch(np.ones((1, 8, 8, 3)), np.ones((1, 8, 8, 17)))
+    return model
+
+
+def test_half_precision_rounds_large_kernels_and_nothing_else(tmp_path: Path, large_model: keras.Model, card: ModelCard) -> None:
+    path = tmp_path / "pose.keras"
+    save_model(large_model, path, card, half_precision=True)
+    restored, by_keras = load_model(path), keras.saving.load_model(path)
+    assert restored.card == card
+    rounded = []
+    for mine, plain, original in zip(restored.weights, by_keras.weights, large_model.weights, strict=True):
+        values = original.numpy()
+        if values.size >= HALVED_KERNEL_VALUES:
+            rounded.append(original.path)
+            assert (values.astype(np.float16) != values).any(), "nothing there to be rounded"
+            values = values.astype(np.float16).astype(np.float32)
+        assert mine.dtype == "float32"
+        np.testing.assert_array_equal(mine.numpy(), values)
+        np.testing.assert_array_equal(plain.numpy(), values)
+    assert rounded == ["large/kernel"]
+
+
+def test_half_precision_leaves_the_training_state_behind(tmp_path: Path, large_model: keras.Model, card: ModelCard) -> None:
+    save_model(large_model, tmp_path / "whole.keras", card)
+    save_model(large_model, tmp_path / "half.keras", card, half_precision=True)
+    whole, half = ((tmp_path / name).stat().st_size for name in ("whole.keras", "half.keras"))
+    assert half < whole / 4  # three float32 of every weight, against mostly one float16
+    assert load_model(tmp_path / "whole.keras", compile=True).compiled
+    assert not load_model(tmp_path / "half.keras", compile=True).compiled
+
+
+def test_half_precision_gives_the_same_bytes_again(tmp_path: Path, large_model: keras.Model, card: ModelCard) -> None:
+    """Whoever releases a checkpoint anew changes nothing in version control."""
+    save_model(large_model, tmp_path / "last.keras", card)
+    first, second = tmp_path / "first.keras", tmp_path / "second.keras"
+    for path in (first, second):
+        save_model(load_model(tmp_path / "last.keras"), path, card, half_precision=True)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("value", [7e4, float("inf"), float("nan")])
+def test_a_kernel_beyond_float16_is_refused(tmp_path: Path, large_model: keras.Model, card: ModelCard, value: float) -> None:
+    kernel = large_model.get_layer("large").kernel.numpy()
+    kernel[0, 0, 0, 0] = value
+    large_model.get_layer("large").kernel.assign(kernel)
+    path = tmp_path / "pose.keras"
+    path.write_bytes(b"the former file")
+    with pytest.raises(KposeError, match=r"cannot save .*pose\.keras in half precision: .* beyond 65504"):
+        save_model(large_model, path, card, half_precision=True)
+    assert path.read_bytes() == b"the former file"
+    assert [file.name for file in tmp_path.iterdir()] == ["pose.keras"]
+    save_model(large_model, path, card)

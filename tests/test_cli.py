@@ -67,6 +67,7 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
         "prepare_data",
         "import_weights",
         "model_table",
+        "release_weights",
         "benchmark",
         "quickstart",
     ],

@@ -397,3 +397,10 @@ def test_the_visible_region_is_found_in_a_graph(photo):
 
     size = np.array(photo.shape[:2], np.int32)
     np.testing.assert_array_equal(region(matrix, size), geometry.visible_region(matrix, (64, 48), size))
+
+
+@pytest.mark.parametrize(
+    ("other", "overlap"), [((0, 0, 10, 20), 1), ((5, 0, 10, 20), 1 / 3), ((10, 0, 10, 20), 0), ((0, 0, 10, 10), 0.5), ((0, 0, 0, 0), 0)]
+)
+def test_overlap_is_intersection_over_union(other, overlap):
+    assert geometry.box_overlap(np.array([0.0, 0, 10, 20]), np.array(other, float)) == pytest.approx(overlap)

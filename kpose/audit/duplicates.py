@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from kpose.audit.findings import AuditedSet, Finding, about_person
 from kpose.data.instances import Instances
+from kpose.geometry import box_overlap
 
 # Two annotations are of one person when their boxes overlap by so much and their joints are so similar.
 BOX_OVERLAP = 0.7
@@ -33,16 +34,6 @@ def pairs_within_pictures(people: Instances) -> Iterator[tuple[np.ndarray, np.nd
             return  # whoever stands further apart in the order is in another picture
         yield order[together], order[together + apart]
         apart += 1
-
-
-def box_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes `(..., 4)` x, y, width, height; 0 for boxes without area."""
-    boxes, others = boxes.astype(np.float64), others.astype(np.float64)
-    low = np.maximum(boxes[..., :2], others[..., :2])
-    high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    union = np.prod(boxes[..., 2:], axis=-1) + np.prod(others[..., 2:], axis=-1) - shared
-    return np.asarray(shared / np.maximum(union, 1e-12))
 
 
 def similarity(people: Instances, first: np.ndarray, others: Instances, second: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kpose.audit.duplicates import box_overlap, doubled_people
+from kpose.audit.duplicates import doubled_people
 from kpose.data.instances import Instances
 from kpose.errors import KposeError
+from kpose.geometry import box_overlap
 from kpose.skeletons import Skeleton
 
 # Boxes of one person by two annotators in two files.

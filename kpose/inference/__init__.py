@@ -3,6 +3,7 @@
 from kpose.inference.folder import PredictionSummary, predict_folder, read_boxes
 from kpose.inference.images import read_image
 from kpose.inference.predictor import Pose, PoseEstimator
+from kpose.inference.refinement import Refinement
 from kpose.inference.test_time import Member, PoseTest, compile_forward, predict_heatmaps
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "PoseEstimator",
     "PoseTest",
     "PredictionSummary",
+    "Refinement",
     "compile_forward",
     "predict_folder",
     "predict_heatmaps",

@@ -103,7 +103,8 @@ def predict_folder(
     Args:
         estimator: finds the poses.
         source: a JPEG or PNG file, or a folder.
-        boxes: by path relative to `source`, or by file name alone, see `read_boxes`; None takes each picture as one person's box.
+        boxes: by path relative to `source`, or by file name alone, see `read_boxes`; None looks for one person in each picture, as
+            `estimator` does.
         output: a folder of its own.
         minimum_score: joints below it are not drawn.
         progress: show a bar.
@@ -181,20 +182,23 @@ def _check_targets(pictures: Mapping[str, Path], output: Path) -> None:
 
 def _batches(
     pictures: Mapping[str, Path], boxes: Mapping[str, np.ndarray] | None, batch_size: int, left_out: dict[str, str]
-) -> Iterator[list[tuple[str, np.ndarray, np.ndarray]]]:
+) -> Iterator[list[tuple[str, np.ndarray, np.ndarray | None]]]:
     """Pictures with their boxes, as many at a time as fill the network's batch or the memory set aside for them."""
-    waiting: list[tuple[str, np.ndarray, np.ndarray]] = []
+    waiting: list[tuple[str, np.ndarray, np.ndarray | None]] = []
     people = pixels = 0
     for name, path in pictures.items():
-        listed = None if boxes is None else _boxes_of(name, boxes)
+        picture_boxes = None
         try:
             image = read_image(path)
-            picture_boxes = check_boxes([] if boxes is not None and listed is None else listed, image.shape[:2], str(path))
+            if boxes is not None:
+                listed = _boxes_of(name, boxes)
+                picture_boxes = check_boxes([] if listed is None else listed, image.shape[:2], str(path))
         except KposeError as error:
             left_out[name] = str(error)
             continue
         waiting.append((name, image, picture_boxes))
-        people, pixels = people + len(picture_boxes), pixels + image.shape[0] * image.shape[1]
+        people += 1 if picture_boxes is None else len(picture_boxes)
+        pixels += image.shape[0] * image.shape[1]
         if people >= batch_size or pixels >= _WAITING_PIXELS:
             yield waiting
             waiting, people, pixels = [], 0, 0

@@ -1,6 +1,6 @@
 """Images and person boxes in, poses out.
 
-estimator = kpose.PoseEstimator.from_pretrained("runs/lite/best.keras")
+estimator = kpose.PoseEstimator.from_pretrained("lite_mobilenet_v3_256x192")
 for pose in estimator("photo.jpg", boxes=[[40, 20, 180, 400]])[0]:
     print(pose.score, pose.keypoints)
 """
@@ -22,11 +22,14 @@ from kpose.checkpoint import ModelCard, load_model, read_card
 from kpose.data.crops import Preparation, sample_crop
 from kpose.errors import KposeError
 from kpose.inference.images import read_image
+from kpose.inference.refinement import Refinement
 from kpose.inference.scores import mean_joint_scores
 from kpose.inference.test_time import Forward, Member, PoseTest, common_skeleton, compile_forward, preparation_from_card
+from kpose.skeletons import Skeleton
 
 Image = np.ndarray | str | Path
 Boxes = np.ndarray | Sequence[Sequence[float]]
+_REFINEMENT = Refinement()
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Pose:
 
 
 class PoseEstimator:
-    """Finds the joints of people whose boxes are known.
+    """Finds the joints of people whose boxes are known, or of the one person in a picture.
 
     Args:
         models: from crops to heatmaps: one network or, to average their answers, several.
@@ -57,6 +60,7 @@ class PoseEstimator:
         ensemble: what the answers of several networks are averaged as.
         batch_size: crops that go through a network at once, at most.
         keypoint_threshold: joints with a greater score make up the person's score.
+        refinement: how the box of a picture that comes without any is found; None: the whole picture is the box.
 
     Raises:
         KposeError: when a network has no card, the networks have different joints, or see `PoseTest`.
@@ -74,6 +78,7 @@ class PoseEstimator:
         ensemble: Literal["positions", "heatmaps"] = "positions",
         batch_size: int = 32,
         keypoint_threshold: float = 0.2,
+        refinement: Refinement | None = _REFINEMENT,
     ) -> None:
         if batch_size < 1:
             raise KposeError(f"batch_size must be at least 1, found {batch_size}")
@@ -82,24 +87,31 @@ class PoseEstimator:
         if len(self.cards) != len(self.models):
             raise KposeError(f"{len(self.models)} networks but {len(self.cards)} cards; give one for each")
         skeleton = common_skeleton(self.cards, [model.name for model in self.models])
-        members = [
-            Member(_compile_as_needed(model, batch_size), preparation_from_card(model, card, skeleton))
-            for model, card in zip(self.models, self.cards, strict=True)
-        ]
+        members = [self._member(model, card, skeleton, batch_size) for model, card in zip(self.models, self.cards, strict=True)]
         self.test = PoseTest(tuple(members), skeleton, flip, shift_heatmap, tuple(rotations), tuple(scales), ensemble)
         self.skeleton = skeleton
         self.batch_size = batch_size
         self.keypoint_threshold = keypoint_threshold
+        self.refinement = refinement
         self._cut_out = {preparation: _compile_crop(preparation) for preparation in self.test.preparations}
 
+    @staticmethod
+    def _member(model: Any, card: ModelCard, skeleton: Skeleton, batch_size: int) -> Member:
+        """A network as it is asked; `kpose.export.TFLiteRunner` has another answer."""
+        return Member(_compile_as_needed(model, batch_size), preparation_from_card(model, card, skeleton))
+
     @classmethod
-    def from_pretrained(cls, paths: str | Path | Sequence[str | Path], **options: Any) -> PoseEstimator:
-        """An estimator from a `.keras` checkpoint of kpose, or an ensemble from several; `options` as in the class.
+    def from_pretrained(cls, sources: str | Path | Sequence[str | Path], **options: Any) -> PoseEstimator:
+        """An estimator from a trained network, or an ensemble from several.
+
+        Args:
+            sources: a `.keras` checkpoint of kpose or the name of a network that comes with kpose, see `kpose.list_pretrained`; or several.
+            **options: as in the class.
 
         Raises:
-            KposeError: when a file is missing, damaged, or not one of kpose's; or see the class.
+            KposeError: when there is no such network, a file is damaged or not one of kpose's; or see the class.
         """
-        files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        files = [sources] if isinstance(sources, (str, Path)) else list(sources)
         # Before any weights are read.
         common_skeleton([read_card(file) for file in files], files)
         return cls([load_model(file) for file in files], **options)
@@ -110,10 +122,10 @@ class PoseEstimator:
         Args:
             images: one picture or several: uint8 RGB arrays `(H, W, 3)`, or paths of JPEG or PNG files (turned upright).
             boxes: for one picture `(n, 4)` x, y, width, height in the image frame; for several a list of those, one for each. None, as
-                a whole or for a picture: the whole picture is one person's box.
+                a whole or for a picture: it shows one person, whose box is found by `refinement`.
 
         Returns:
-            For each picture a list with one pose per box, in the order of the boxes.
+            For each picture a list with one pose per box, in the order of the boxes; a single pose where there were none.
 
         Raises:
             KposeError: when a picture or a box is refused.
@@ -123,8 +135,22 @@ class PoseEstimator:
         all_boxes = [boxes] if single else [None] * len(pictures) if boxes is None else list(boxes)
         if len(all_boxes) != len(pictures):
             raise KposeError(f"{len(pictures)} pictures but boxes for {len(all_boxes)}; give a list of boxes for each picture")
+        poses = self._poses(pictures, all_boxes)
+        if self.refinement is not None:
+            alone = [position for position, given in enumerate(all_boxes) if given is None]
+
+            def look(chosen: list[int], boxes: list[np.ndarray]) -> list[Pose]:
+                found = self._poses([pictures[alone[position]] for position in chosen], [box[None] for box in boxes])
+                return [pose for (pose,) in found]
+
+            for position, pose in zip(alone, self.refinement.refine([poses[position][0] for position in alone], look), strict=True):
+                poses[position] = [pose]
+        return poses
+
+    def _poses(self, pictures: Sequence[Image], boxes: Sequence[Any]) -> list[list[Pose]]:
+        """The poses of the boxes of each picture, without refinement."""
         poses: list[list[Pose]] = [[] for _ in pictures]
-        people = self._people(pictures, all_boxes)
+        people = self._people(pictures, boxes)
         while batch := list(itertools.islice(people, self.test.people_at_once(self.batch_size))):
             crops = [np.concatenate(kind) for kind in zip(*(person.crops for person in batch), strict=True)]
             matrices = [np.concatenate(kind) for kind in zip(*(person.matrices for person in batch), strict=True)]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kpose.audit.duplicates import box_overlap, check_people, check_pictures, pairs_within_pictures
+from kpose.audit.duplicates import check_people, check_pictures, pairs_within_pictures
 from kpose.audit.findings import AuditedSet
 from kpose.data.instances import Instances
 from tests.audit.conftest import bodies
@@ -16,13 +16,6 @@ def test_every_pair_of_a_picture_comes_once(make_people):
     pairs = [frozenset(pair) for both in pairs_within_pictures(people) for pair in zip(*(part.tolist() for part in both), strict=True)]
     assert len(pairs) == 4
     assert set(pairs) == {frozenset(pair) for pair in ((0, 2), (0, 4), (2, 4), (1, 5))}
-
-
-@pytest.mark.parametrize(
-    ("other", "overlap"), [((0, 0, 10, 20), 1), ((5, 0, 10, 20), 1 / 3), ((10, 0, 10, 20), 0), ((0, 0, 10, 10), 0.5), ((0, 0, 0, 0), 0)]
-)
-def test_overlap_is_intersection_over_union(other, overlap):
-    assert box_overlap(np.array([0.0, 0, 10, 20]), np.array(other, float)) == pytest.approx(overlap)
 
 
 def test_a_person_annotated_twice_in_one_picture_is_found(make_people):
