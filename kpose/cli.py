@@ -433,7 +433,7 @@ def _import_weights(options: argparse.Namespace) -> None:
 
 
 def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
-    words = "Measure speed, and what encodings lose."
+    words = "Measure speed, what encodings lose, and networks beside others."
     parser = verbs.add_parser("benchmark", help=words, description=words)
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     data = _add_verb(
@@ -482,6 +482,38 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
         help="of the crop; may be repeated; default: 256 192, 384 288 and 256 256",
     )
     codecs.add_argument("--joints", metavar="N", type=int, default=2048, help="random joints; default: %(default)s")
+    peers = _add_verb(
+        kinds,
+        "peers",
+        _benchmark_peers,
+        "Score kpose's networks and MoveNet on the same people, say how sure the differences are, and time their TFLite files.",
+        "kpose benchmark peers --config configs/pretrained/lite_mobilenet_v3_128x96.yaml --weights runs/lite/last.keras "
+        "--movenet movenet_lightning.tflite",
+    )
+    _add_config(peers)
+    peers.add_argument("--weights", metavar="FILE", nargs="+", default=[], help=".keras checkpoints, each by itself")
+    peers.add_argument("--tflite", metavar="FILE", nargs="+", default=[], help="TFLite files of kpose")
+    peers.add_argument("--movenet", metavar="FILE", nargs="+", default=[], help="MoveNet's TFLite files; differences are to the first one")
+    peers.add_argument("--detector", metavar="FILE", help="a TFLite person detector: score its boxes beside the annotated ones")
+    peers.add_argument("--output", metavar="FOLDER", default="peers", help="where tables and figures go; default: %(default)s")
+    peers.add_argument("--rounds", metavar="N", type=int, default=5, help="turns of the timing; 0: none; default: %(default)s")
+    peers.add_argument("--resamples", metavar="N", type=int, default=2000, help="of the images, for the intervals; default: %(default)s")
+
+
+def _benchmark_peers(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_peers
+    from kpose.config import load_config
+
+    benchmark_peers(
+        load_config(options.config, options.overrides),
+        options.weights,
+        options.tflite,
+        options.movenet,
+        options.detector,
+        options.output,
+        rounds=options.rounds,
+        resamples=options.resamples,
+    )
 
 
 def _benchmark_codecs(options: argparse.Namespace) -> None:
