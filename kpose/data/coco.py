@@ -396,7 +396,7 @@ def write_coco(people: Instances, images: str | Path, path: str | Path, descript
         for (number, image), *columns in zip(numbers_of_people, people.keypoints, people.boxes, people.areas.tolist(), strict=True)
     ]
     content = {"info": {"description": description}, "images": entries, "annotations": annotations}
-    return write_json(content | {"categories": [person_category(people.skeleton)]}, path)
+    return write_json(content | {"categories": [category_entry(people.skeleton)]}, path)
 
 
 def person_annotation(image: int, keypoints: np.ndarray, box: np.ndarray, area: float) -> dict[str, Any]:
@@ -412,7 +412,7 @@ def person_annotation(image: int, keypoints: np.ndarray, box: np.ndarray, area: 
     }
 
 
-def person_category(skeleton: Skeleton) -> dict[str, Any]:
+def category_entry(skeleton: Skeleton) -> dict[str, Any]:
     """The category of `person_annotation`, which names the joints."""
     limbs = [[a + 1, b + 1] for a, b in skeleton.limb_indices]
     return {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joint_names), "skeleton": limbs}

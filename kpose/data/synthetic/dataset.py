@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from kpose.data.coco import person_annotation, person_category
+from kpose.data.coco import category_entry, person_annotation
 from kpose.data.synthetic.scene import compose_scene
 from kpose.errors import KposeError
 from kpose.files import replacing, write_json
@@ -210,5 +210,5 @@ def _draw_all(
         "licenses": [{"id": 1, "name": "free of rights: drawn by a program", "url": ""}],
         "images": images,
         "annotations": annotations,
-        "categories": [person_category(COCO_17)],
+        "categories": [category_entry(COCO_17)],
     }
