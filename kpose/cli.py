@@ -46,7 +46,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kpose", description="Top-down human pose estimation in Keras: a person box in, keypoints out.")
     parser.add_argument("--version", action="version", version=f"kpose {kpose.__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (_add_train, _add_evaluate, _add_predict, _add_inspect, _add_audit, _add_prepare_data, _add_import_weights, _add_benchmark):
+    for add in (
+        _add_train,
+        _add_train_on_crops,
+        _add_evaluate,
+        _add_predict,
+        _add_inspect,
+        _add_audit,
+        _add_prepare_data,
+        _add_import_weights,
+        _add_benchmark,
+    ):
         add(verbs)
     return parser
 
@@ -86,6 +96,50 @@ def _train(options: argparse.Namespace) -> None:
     from kpose.training import train
 
     train(load_config(options.config, options.overrides), resume=options.resume)
+
+
+# --- train-on-crops ------------------------------------------------------------------------------------------------------------------
+
+
+def _add_train_on_crops(verbs: argparse._SubParsersAction) -> None:
+    parser = _add_verb(
+        verbs,
+        "train-on-crops",
+        _train_on_crops,
+        "Train on crop shards alone (prepare-data crops), on the backend that KERAS_BACKEND names: jax, torch or tensorflow. For a machine "
+        "with a GPU that has neither TensorFlow nor the photos; import-weights brings the weights back.",
+        "kpose train-on-crops --crops data/crops --output runs/elsewhere --initial-weights last.keras training.batch_size=256",
+    )
+    parser.add_argument("--crops", metavar="FOLDER", required=True, help="that prepare-data crops wrote")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help="settings that replace those of the crops")
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="where weights, optimizer, state and log go")
+    parser.add_argument("--config", metavar="FILE", help="take the settings of this YAML file instead; needs pydantic")
+    parser.add_argument("--initial-weights", metavar="FILE", help="start from these: .npz, .weights.h5 or .keras; default: fresh ones")
+    parser.add_argument("--minutes", metavar="M", type=float, help="stop after so many minutes; --resume goes on from there")
+    parser.add_argument("--checkpoint-minutes", metavar="N", type=float, default=3.0, help="between checkpoints; default: %(default)s")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16; weights and loss stay float32")
+    parser.add_argument("--resume", action="store_true", help="go on from the output folder's state")
+
+
+def _train_on_crops(options: argparse.Namespace) -> None:
+    from kpose.training.crops import train_on_crops
+
+    config = None
+    if options.config:
+        from kpose.config import load_config
+
+        config = load_config(options.config, options.overrides)
+    train_on_crops(
+        options.crops,
+        options.output,
+        options.overrides,
+        config=config,
+        initial_weights=options.initial_weights,
+        minutes=options.minutes,
+        checkpoint_minutes=options.checkpoint_minutes,
+        bfloat16=options.bfloat16,
+        resume=options.resume,
+    )
 
 
 # --- evaluate ------------------------------------------------------------------------------------------------------------------------
@@ -308,6 +362,18 @@ def _add_prepare_data(verbs: argparse._SubParsersAction) -> None:
     _add_config(records)
     records.add_argument("--output", metavar="FOLDER", required=True, help="where the shards go")
     records.add_argument("--shards", metavar="N", type=int, default=16, help="number of files; default: %(default)s")
+    crops = _add_verb(
+        kinds,
+        "crops",
+        _prepare_crops,
+        "Write what augmentation can show of each training person of a configuration as JPEG shards, for train-on-crops.",
+        "kpose prepare-data crops --config configs/mixed/lite_mobilenet_v3_256x192.yaml --output data/crops",
+    )
+    _add_config(crops)
+    crops.add_argument("--output", metavar="FOLDER", required=True, help="where the shards go")
+    crops.add_argument("--side", metavar="PIXELS", type=int, default=384, help="of a crop's longer side, at most; default: %(default)s")
+    crops.add_argument("--quality", metavar="Q", type=int, default=95, help="of the JPEGs, 1 to 100; default: %(default)s")
+    crops.add_argument("--shard-size", metavar="MIB", type=int, default=48, help="of a shard, at most; default: %(default)s")
     labels = _add_verb(
         kinds,
         "pseudo-labels",
@@ -364,6 +430,19 @@ def _prepare_synthetic(options: argparse.Namespace) -> None:
     write_synthetic_people(options.root, options.validation, seed=2 * options.seed + 1, split="val2017", simple=options.simple)
 
 
+def _prepare_crops(options: argparse.Namespace) -> None:
+    from kpose.config import load_config
+    from kpose.data.crop_shards import write_crop_shards
+
+    write_crop_shards(
+        load_config(options.config, options.overrides),
+        options.output,
+        side=options.side,
+        quality=options.quality,
+        shard_bytes=options.shard_size << 20,
+    )
+
+
 def _prepare_records(options: argparse.Namespace) -> None:
     from kpose.config import load_config
     from kpose.data import training_instances
@@ -395,11 +474,15 @@ def _add_import_weights(verbs: argparse._SubParsersAction) -> None:
         verbs,
         "import-weights",
         _import_weights,
-        "Turn a published PyTorch checkpoint into a .keras file; nothing in it is executed, and every tensor must find its place.",
+        "Turn a published PyTorch checkpoint, or what train-on-crops left, into a .keras file; nothing in it is executed, and every tensor "
+        "must find its place.",
         "kpose import-weights pose_hrnet_w32_256x192.pth --model hrnet_w32 --output hrnet_w32_256x192.keras",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the .pth, .tar or .safetensors file")
-    parser.add_argument("--model", metavar="NAME", required=True, help="the network, such as hrnet_w32")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="the .pth, .tar or .safetensors file; or the output folder of train-on-crops"
+    )
+    parser.add_argument("--model", metavar="NAME", help="of a published checkpoint the network, such as hrnet_w32")
+    parser.add_argument("--config", dest="trained_for", metavar="FILE", help="of a single .npz or .weights.h5: what it was trained for")
     parser.add_argument("--output", metavar="FILE", required=True, help="the .keras file to write")
     parser.add_argument("--skeleton", metavar="NAME_OR_FILE", default="coco_17", help="the joints it knows; default: %(default)s")
     parser.add_argument(
@@ -412,6 +495,16 @@ def _add_import_weights(verbs: argparse._SubParsersAction) -> None:
 
 
 def _import_weights(options: argparse.Namespace) -> None:
+    if options.trained_for or Path(options.checkpoint).is_dir():
+        from kpose.config import load_config
+        from kpose.weights.trained import import_trained
+
+        if options.model:
+            raise KposeError("--model is for published checkpoints; what was trained on crops says itself what it is")
+        import_trained(options.checkpoint, options.output, load_config(options.trained_for) if options.trained_for else None)
+        return
+    if not options.model:
+        raise KposeError("give --model NAME, the network of the published checkpoint")
     from kpose.config import parse_options
     from kpose.weights.convert import import_checkpoint
 

@@ -60,6 +60,7 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
     "script",
     [
         "train",
+        "train_on_crops",
         "evaluate",
         "predict",
         "inspect_data",
@@ -97,6 +98,10 @@ def test_scripts_show_their_help(
         (["predict", "photo.jpg", "--weights", "gone.keras", "other.keras"], "kpose: there is no checkpoint gone.keras\n"),
         (["import-weights", "gone.pth", "--model", "hrnet_w33", "--output", "x.keras"], "'hrnet_w33'; did you mean 'hrnet_w32'?"),
         (["import-weights", "gone.pth", "--model", "lite_mobilenet_v3", "--output", "x.keras"], "kpose: there is no checkpoint gone.pth\n"),
+        (["import-weights", "gone.pth", "--output", "x.keras"], "kpose: give --model NAME"),
+        (["import-weights", "gone.npz", "--config", "{config}", "--output", "x.keras"], "kpose: there are no weights gone.npz\n"),
+        (["train-on-crops", "--crops", "gone", "--output", "run"], "kpose: there are no crops in gone: crops.json is missing"),
+        (["prepare-data", "crops", "--config", "{config}", "--output", "crops"], "no dataset given"),
         (["train", "--config", "{config}"], "no dataset"),
         (["audit"], "kpose: give either --config FILE, or --annotations FILE with --images FOLDER\n"),
         (["audit", "--config", "{config}"], "kpose: the configuration has no dataset; "),

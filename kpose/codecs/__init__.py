@@ -23,15 +23,21 @@ What a configuration says for the published encodings (`codec:`; all else are th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kpose import geometry
 from kpose.codecs.codec import Codec
 from kpose.codecs.gaussian import GaussianCodec
 from kpose.codecs.offset import OffsetCodec
-from kpose.config import CodecConfig
 from kpose.errors import KposeError
 
-__all__ = ["Codec", "GaussianCodec", "OffsetCodec", "make_codec", "make_codecs", "maps_per_joint"]
+if TYPE_CHECKING:
+    import keras
+
+    from kpose.config import CodecConfig
+    from kpose.skeletons import Skeleton
+
+__all__ = ["Codec", "GaussianCodec", "OffsetCodec", "decoded_size", "make_codec", "make_codecs", "maps_per_joint"]
 
 
 def maps_per_joint(config: CodecConfig) -> int:
@@ -70,3 +76,19 @@ def make_codecs(config: CodecConfig, input_size: geometry.Size, heatmap_sizes: S
             f"codec.stage_spread has {len(spreads)} values, but the network {len(heatmap_sizes)} outputs; give one value for each output"
         )
     return [make_codec(config, input_size, size, spread) for size, spread in zip(heatmap_sizes, spreads, strict=True)]
+
+
+def decoded_size(model: keras.Model, skeleton: Skeleton, codec: CodecConfig) -> tuple[int, int]:
+    """Height and width of the maps that are decoded: those of the last output.
+
+    Raises:
+        KposeError: when there are not as many for each joint as the codec has.
+    """
+    height, width, channels = model.outputs[-1].shape[1:]
+    each = maps_per_joint(codec)
+    if channels != skeleton.num_joints * each:
+        raise KposeError(
+            f"{model.name} gives {channels} maps, but skeleton {skeleton.name!r} has {skeleton.num_joints} joints with {each} in codec "
+            f"{codec.name!r}; take the skeleton and the codec it was built for (Multi-Stage HRNet: codec.name=offset)"
+        )
+    return height, width

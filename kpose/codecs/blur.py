@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-import cv2
 import numpy as np
 
 Border = Literal["zero", "mirror"]
@@ -31,6 +30,8 @@ def gaussian_blur(maps: np.ndarray, size: int, border: Border) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _blur_matrix(length: int, size: int, border: Border) -> np.ndarray:
     """`(length, length)`: blurs a line of pixels. Each row is the kernel, with what lies outside left out or folded back."""
+    import cv2  # here, so that training on crops, which blurs nothing, does without it
+
     reach = size // 2
     places = np.arange(-reach, length + reach) if border == "zero" else np.pad(np.arange(length), reach, mode="reflect")
     line = np.arange(length)

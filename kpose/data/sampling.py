@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-# With weights, so many consecutive samples hold each dataset's share exactly (to a thousandth), in an order drawn anew each time.
-CYCLE = 1000
+from kpose.data.shares import CYCLE, shares
 
 
 def shuffled_index(positions: tf.Tensor, people: tf.Tensor | int, seed: tf.Tensor | int) -> tf.Tensor:
@@ -27,17 +26,6 @@ def shuffled_index(positions: tf.Tensor, people: tf.Tensor | int, seed: tf.Tenso
     passes, index = positions // people, positions % people
     # tf.random.experimental.index_shuffle pads several seeds along the wrong axis.
     return tf.raw_ops.RandomIndexShuffle(index=index, seed=tf.stack([seed, passes, tf.ones_like(passes)], axis=-1), max_index=people - 1)
-
-
-def shares(weights: Sequence[float]) -> np.ndarray:
-    """`(D,)` int64: how many of `CYCLE` samples come from each of D datasets of those weights; at least one, `CYCLE` in all."""
-    exact = np.asarray(weights, np.float64) / np.sum(weights) * CYCLE
-    counts = np.maximum(np.floor(exact), 1).astype(np.int64)
-    # What is left goes to the largest remainders; what the ones at least took too much comes off the largest share.
-    left = CYCLE - int(counts.sum())
-    counts[np.argsort(counts - exact, kind="stable")[: max(left, 0)]] += 1
-    counts[np.argmax(counts)] += min(left, 0)
-    return counts
 
 
 def drawn_dataset(positions: tf.Tensor, weights: Sequence[float], seed: int) -> tuple[tf.Tensor, tf.Tensor]:

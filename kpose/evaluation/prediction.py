@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kpose.checkpoint import ModelCard, load_model, read_card
+from kpose.codecs import decoded_size
 from kpose.config import Config
 from kpose.data import Instances, Preparation, evaluation_batches, preparation_from_config
 from kpose.errors import KposeError
@@ -21,7 +22,6 @@ from kpose.inference.test_time import (
     PoseTest,
     common_skeleton,
     compile_forward,
-    decoded_size,
     preparation_from_card,
 )
 from kpose.skeletons import get_skeleton

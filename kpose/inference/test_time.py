@@ -14,8 +14,7 @@ import numpy as np
 
 from kpose import geometry
 from kpose.checkpoint import ModelCard
-from kpose.codecs import Codec, maps_per_joint
-from kpose.config import CodecConfig
+from kpose.codecs import Codec, decoded_size
 from kpose.data.crops import Preparation
 from kpose.errors import KposeError
 from kpose.skeletons import Skeleton
@@ -219,22 +218,6 @@ def compile_forward(model: keras.Model, batch_size: int) -> Forward:
         return np.concatenate(parts)
 
     return forward
-
-
-def decoded_size(model: keras.Model, skeleton: Skeleton, codec: CodecConfig) -> tuple[int, int]:
-    """Height and width of the maps that are decoded: those of the last output.
-
-    Raises:
-        KposeError: when there are not as many for each joint as the codec has.
-    """
-    height, width, channels = model.outputs[-1].shape[1:]
-    each = maps_per_joint(codec)
-    if channels != skeleton.num_joints * each:
-        raise KposeError(
-            f"{model.name} gives {channels} maps, but skeleton {skeleton.name!r} has {skeleton.num_joints} joints with {each} in codec "
-            f"{codec.name!r}; take the skeleton and the codec it was built for (Multi-Stage HRNet: codec.name=offset)"
-        )
-    return height, width
 
 
 def predict_heatmaps(

@@ -5,6 +5,7 @@ Everything else in `kpose.models` is plain `keras.layers`. Tensors are NHWC.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 else:
     tf = None
+torch: Any = importlib.import_module("torch") if keras.backend.backend() == "torch" else None
 
 EPSILON = 1e-5
 """Batch normalisation's epsilon in PyTorch, which all four papers leave at its default."""
@@ -25,12 +27,13 @@ MOMENTUM = 0.9
 
 @keras.saving.register_keras_serializable(package="kpose")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' batch normalisation, through TensorFlow's fused kernel wherever that computes the same.
+    """Keras' batch normalisation, through the fused kernel of TensorFlow or PyTorch wherever that computes the same.
 
-    Same arguments, weights, outputs, gradients and moving statistics as `keras.layers.BatchNormalization`, whose TensorFlow
-    form consists of seven separate operations (see docs/decisions/fused-batch-normalisation.md). The fused kernel reports the
-    unbiased variance, N / (N - 1) times what Keras averages; that factor is taken back. Falls back to Keras' own form on other
-    backends, for inputs that are not NHWC images, for float64, and for masked, synchronised or renormalised statistics.
+    Same arguments, weights, outputs, gradients and moving statistics as `keras.layers.BatchNormalization`, whose TensorFlow form consists
+    of seven separate operations (see docs/decisions/fused-batch-normalisation.md), and whose PyTorch form of as many passes over the
+    tensor, with copies for the gradient. TensorFlow's kernel reports the unbiased variance, N / (N - 1) times what Keras averages; that
+    factor is taken back. Falls back to Keras' own form on JAX, whose compiler fuses it, for inputs that are not NHWC images, for float64,
+    and for masked, synchronised or renormalised statistics.
     Epsilon and momentum default to PyTorch's.
     """
 
@@ -43,6 +46,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         scale = self.gamma if self.scale else ops.ones_like(self.moving_variance)
         offset = self.beta if self.center else ops.zeros_like(self.moving_mean)
         scale, offset = (ops.cast(tensor, "float32") for tensor in (scale, offset))
+        if torch is not None:
+            return self._fused_in_torch(inputs, scale, offset, bool(training and self.trainable))
         if not (training and self.trainable):
             return self._fused(inputs, scale, offset, ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32"))[0]
 
@@ -57,7 +62,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _fused_form_applies(self, inputs: Any, mask: Any) -> bool:
         """Whether the fused kernel computes exactly what Keras would."""
         return (
-            tf is not None
+            (tf is not None or torch is not None)
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
@@ -71,6 +76,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
             x=inputs, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=self.epsilon, is_training=training
         )
         return results.y, results.batch_mean, results.batch_variance
+
+    def _fused_in_torch(self, inputs: Any, scale: Any, offset: Any, training: bool) -> Any:
+        # A view: what Keras' convolutions give lies in memory channels last.
+        images = torch.permute(inputs, (0, 3, 1, 2))
+        mean, variance = (None, None) if training else (self.moving_mean.value.float(), self.moving_variance.value.float())
+        outputs, mean, inverse_deviation = torch.native_batch_norm(images, scale, offset, mean, variance, training, 0.0, self.epsilon)
+        if training:
+            variance = 1.0 / torch.square(inverse_deviation.detach()) - self.epsilon
+            for moving, batch in ((self.moving_mean, mean.detach()), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        return torch.permute(outputs, (0, 2, 3, 1))
 
 
 @keras.saving.register_keras_serializable(package="kpose")

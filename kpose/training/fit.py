@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +20,16 @@ import keras
 import tensorflow as tf
 
 from kpose.checkpoint import ModelCard, load_model
-from kpose.config import Config, LossConfig, dump_config
+from kpose.config import Config, dump_config
 from kpose.data import TrainingData, ValidationSet, training_data, validation_sets
-from kpose.errors import KposeError, did_you_mean
+from kpose.errors import KposeError
 from kpose.evaluation import evaluate
 from kpose.evaluation.metrics import metric_of
 from kpose.files import replacing
-from kpose.inference.test_time import decoded_size
-from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss, OffsetLoss
 from kpose.models import build_model, count
 from kpose.skeletons import get_skeleton
 from kpose.training.callbacks import Checkpoints, ProgressBar, TrainingLog, ValidationScore
-from kpose.training.schedules import CosineRestarts, WarmupStepDecay, restart_lengths
+from kpose.training.recipe import freeze, make_loss, make_optimizer
 from kpose.visualize import draw_training_curve
 from kpose.weights import load_torch, load_trunk
 
@@ -70,90 +67,8 @@ def make_model(config: Config) -> keras.Model:
                 f"{config.model.initial_weights} holds another network ({start.card.name}); set model.name and model.options to its"
             )
         model.set_weights(start.get_weights())
-    _freeze(model, config.model.frozen)
+    freeze(model, config.model.frozen)
     return model
-
-
-def _freeze(model: keras.Model, names: Sequence[str]) -> None:
-    """Take layers out of the training; their normalisation keeps its statistics too."""
-    for name in names:
-        chosen = [layer for layer in model.layers if layer.name == name or layer.name.startswith(f"{name}_")]
-        if not chosen:
-            parts = dict.fromkeys(layer.name.rsplit("_", 1)[0] for layer in model.layers if layer.weights)
-            raise KposeError(f"model.frozen: {model.name} has no layer {name!r}{did_you_mean(name, parts)}")
-        for layer in chosen:
-            layer.trainable = False
-
-
-def make_loss(config: Config, model: keras.Model | None = None) -> keras.losses.Loss | list[keras.losses.Loss]:
-    """The loss of a configuration.
-
-    Args:
-        config: the experiment.
-        model: the network to train; without one it has a single output.
-
-    Returns:
-        What `model.compile` takes: a loss, for a network of several outputs a list of one for each, times its `stage_weights`; only
-        the last one mines hard keypoints.
-
-    Raises:
-        KposeError: when loss, codec, skeleton and network do not fit together.
-    """
-    settings, skeleton = config.loss, get_skeleton(config.skeleton)
-    if (settings.name == "offset") != (config.codec.name == "offset"):
-        raise KposeError(f"loss.name={settings.name} does not fit codec.name={config.codec.name}: set both to offset, or neither")
-    if settings.hard_keypoints and settings.hard_keypoints > skeleton.num_joints:
-        raise KposeError(
-            f"loss.hard_keypoints is {settings.hard_keypoints}, but skeleton {skeleton.name!r} has {skeleton.num_joints} joints"
-        )
-    if model is not None:
-        decoded_size(model, skeleton, config.codec)
-    outputs = 1 if model is None else len(model.outputs)
-    factors = settings.stage_weights or [1.0] * outputs
-    if len(factors) != outputs:
-        raise KposeError(f"loss.stage_weights has {len(factors)} values, but the network {outputs} outputs; give one value for each output")
-    hard_keypoints = [None] * (outputs - 1) + [settings.hard_keypoints]
-    losses = [_loss_of_an_output(settings, hardest, factor) for hardest, factor in zip(hard_keypoints, factors, strict=True)]
-    return losses if outputs > 1 else losses[0]
-
-
-def _loss_of_an_output(settings: LossConfig, hard_keypoints: int | None, factor: float) -> keras.losses.Loss:
-    if settings.name == "offset":
-        return OffsetLoss(settings.offset_error, hard_keypoints=hard_keypoints, factor=factor)
-    if settings.name == "mean_squared_error":
-        return HeatmapMeanSquaredError(hard_keypoints=hard_keypoints, factor=factor)
-    return HeatmapWeightingLoss(settings.weighting, hard_keypoints=hard_keypoints, factor=factor)
-
-
-def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a configuration under its schedule."""
-    training = config.training
-    schedule: keras.optimizers.schedules.LearningRateSchedule
-    if training.schedule == "steps":
-        schedule = WarmupStepDecay(
-            training.learning_rate,
-            training.warmup_steps,
-            training.warmup_factor,
-            [epoch * steps_per_epoch for epoch in training.drop_epochs],
-            training.drop_factor,
-        )
-    else:
-        schedule = CosineRestarts(
-            training.learning_rate,
-            restart_lengths(training.epochs, training.first_restart, training.restart_factor, steps_per_epoch),
-            training.lowest_learning_rate,
-            training.warmup_steps,
-            training.warmup_factor,
-        )
-    if training.optimizer == "adam":
-        return keras.optimizers.Adam(schedule)
-    if training.optimizer == "adamw":
-        return keras.optimizers.AdamW(schedule, weight_decay=training.weight_decay)
-    if training.optimizer == "rmsprop":
-        # PyTorch's, which the published hourglasses were trained with. It adds its 1e-8 to the root, Keras 1e-16 below it: with the 1e-7
-        # that Keras takes by default, the small gradients of a heatmap's mean squared error would hardly be scaled at all.
-        return keras.optimizers.RMSprop(schedule, rho=0.99, epsilon=1e-16)
-    return keras.optimizers.SGD(schedule, momentum=training.momentum, weight_decay=training.weight_decay or None)
 
 
 def train(config: Config, resume: bool = False) -> TrainingResult:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -229,3 +233,41 @@ def test_corner_aligned_upsampling_comes_back_from_its_config_and_keeps_its_prec
     outputs = copy(np.ones((1, 3, 2, 5), "float32"))
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16" and tuple(outputs.shape) == (1, 12, 8, 5)
     assert copy.compute_output_shape((None, None, 2, 5)) == (None, None, 8, 5)
+
+
+IN_TORCH = """
+import sys, keras, numpy, torch
+from kpose.models.layers import BatchNormalization
+
+random = numpy.random.default_rng(0)
+images = [random.normal(1.0, 2.0, (3, 6, 5, 4)).astype("float32") for _ in range(2)]
+for options in ({}, {"scale": False}, {"center": False}):
+    found = []
+    for layer in (BatchNormalization(**options), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **options)):
+        layer.build((None, 6, 5, 4))
+        layer.set_weights(found[0][0] if found else [random.uniform(0.5, 1.5, weight.shape) for weight in layer.weights])
+        start, results = layer.get_weights(), []
+        for training in (True, False):
+            leaf = torch.tensor(images[training], requires_grad=True)
+            output = layer(leaf, training=training)
+            layer.zero_grad()
+            (output * torch.arange(output.numel()).reshape(output.shape).sin()).sum().backward()
+            gradients = [leaf.grad] + [weight.value.grad for weight in layer.trainable_weights]
+            results += [output.detach(), *gradients, *[torch.tensor(weight) for weight in layer.get_weights()]]
+        found.append((start, results))
+    assert max(float((a - b).abs().max()) for a, b in zip(found[0][1], found[1][1], strict=True)) < 2e-4
+half = BatchNormalization(dtype="mixed_bfloat16")
+assert half(torch.tensor(images[0]).to(torch.bfloat16), training=True).dtype == torch.bfloat16
+frozen = BatchNormalization(trainable=False)
+frozen(torch.tensor(images[0]), training=True)
+assert not frozen.moving_mean.numpy().any()
+"""
+
+
+@pytest.mark.slow
+def test_batch_normalisation_in_torch_is_keras_own():
+    pytest.importorskip("torch", reason="needs the extra 'torch'")
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TORCH], capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "torch"}, check=False
+    )
+    assert done.returncode == 0, done.stderr
