@@ -233,12 +233,15 @@ def test_the_names_are_known_without_keras() -> None:
 # --- what is really in the package ----------------------------------------------------------------------------------------------------
 
 RELEASED = kpose.list_pretrained()
+needs_a_release = pytest.mark.skipif(not RELEASED, reason="no trained network is released yet")
 
 
+@needs_a_release
 def test_the_default_is_there() -> None:
     assert pretrained.DEFAULT in RELEASED
 
 
+@needs_a_release
 def test_every_file_is_listed_and_every_listed_file_is_there() -> None:
     assert {path.name for path in SHIPPED.iterdir()} == {pretrained.CHECKSUMS, *pretrained.read_checksums()}
 
