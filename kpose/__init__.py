@@ -36,7 +36,7 @@ _HOMES = {
     "pretrained_path": "kpose.weights.pretrained",
     "save_model": "kpose.checkpoint",
 }
-_SUBPACKAGES = ("codecs", "data", "evaluation", "geometry", "inference", "losses", "models", "training", "visualize", "weights")
+_SUBPACKAGES = ("codecs", "data", "evaluation", "export", "geometry", "inference", "losses", "models", "training", "visualize", "weights")
 
 __all__ = [
     "KposeError",

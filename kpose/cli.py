@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_audit,
         _add_prepare_data,
         _add_import_weights,
+        _add_convert,
         _add_benchmark,
     ):
         add(verbs)
@@ -520,6 +521,36 @@ def _import_weights(options: argparse.Namespace) -> None:
     )
     if options.report:
         print(report)
+
+
+# --- convert -------------------------------------------------------------------------------------------------------------------------
+
+
+def _add_convert(verbs: argparse._SubParsersAction) -> None:
+    parser = _add_verb(
+        verbs,
+        "convert",
+        _convert,
+        "Write a trained network as a TFLite file of built-in operations, which takes RGB in 0..255 and has the network's card inside.",
+        "kpose convert runs/lite/best.keras --precision int8 --config configs/coco/lite_mobilenet_v3_256x192.yaml --output pose.tflite",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the .keras file, or the name of a network that comes with kpose")
+    parser.add_argument("--precision", metavar="NAME", default="fp32", help="fp32, fp16 or int8; default: %(default)s")
+    parser.add_argument("--output", metavar="FILE", required=True, help="the .tflite file to write")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file whose training people set the ranges of int8 and are compared with Keras; int8 needs it"
+    )
+    parser.add_argument("--samples", metavar="N", type=int, default=128, help="how many of those people; default: %(default)s")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from kpose.config import load_config
+    from kpose.export import check_conversion, convert_tflite, sample_crops
+
+    # Before the people are read and cut out.
+    check_conversion(options.output, options.precision, has_samples=options.config is not None)
+    samples = sample_crops(load_config(options.config), options.samples) if options.config else None
+    print(convert_tflite(options.checkpoint, options.output, options.precision, samples).summary)
 
 
 # --- benchmark -----------------------------------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
     [
         "train",
         "train_on_crops",
+        "convert_tflite",
         "evaluate",
         "predict",
         "inspect_data",

@@ -1,0 +1,157 @@
+"""The card of a network inside of its TFLite file: as metadata of the file, a JSON that runners in any language can read."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+
+from kpose.checkpoint import LARGEST_CARD_BYTES, ModelCard
+from kpose.errors import KposeError
+from kpose.inference.litert import LARGEST_FILE_BYTES
+
+METADATA_NAME = "kpose_card"
+# A file of kpose has a handful: its card, and what the converter notes.
+_MOST_ENTRIES = 64
+_IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16
+# What runners call the tensors.
+INPUT, OUTPUT = "image", "heatmaps"
+
+
+def attach_card(content: bytes | bytearray, card: ModelCard, description: str) -> bytes:
+    """A TFLite file of one picture in and heatmaps out, completed with what its users need.
+
+    Args:
+        content: of the file.
+        card: is written as metadata `kpose_card`; a former one is replaced.
+        description: for people; tools show it.
+
+    Returns:
+        The file with the card, and with a signature that calls its input `image` and its output `heatmaps`. All weights are inside of the
+        flatbuffer, where every runtime finds them: a quantiser may have put them behind it.
+
+    Raises:
+        KposeError: when LiteRT is not installed.
+    """
+    schema = read_schema("a card")
+    model = schema.ModelT.InitFromPackedBuf(content)
+    model.description = description
+    _set_metadata(schema, model, METADATA_NAME.encode(), card.model_dump_json().encode())
+    _set_signature(schema, model)
+    return pack(model, content)
+
+
+def pack(model: Any, content: bytes | bytearray) -> bytes:
+    """The file of a `ModelT` that was read from `content`, all of its weights inside of the flatbuffer."""
+    import flatbuffers
+
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+
+    class AlignedBuilder(flatbuffers.Builder):
+        """Weights begin at multiples of 16 bytes, as the schema asks; the generated code forgets it."""
+
+        def CreateNumpyVector(self, values: np.ndarray) -> int:
+            if values.dtype == np.uint8:
+                self.Prep(_ALIGNMENT, values.nbytes)
+            return super().CreateNumpyVector(values)
+
+    builder = AlignedBuilder(len(content) + (1 << 16))
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _set_metadata(schema: Any, model: Any, name: bytes, content: bytes) -> None:
+    model.metadata = model.metadata or []
+    entry = next((entry for entry in model.metadata if entry.name == name), None)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.metadata.append(entry)
+        model.buffers.append(schema.BufferT())
+    model.buffers[entry.buffer].data = np.frombuffer(content, np.uint8)
+
+
+def _set_signature(schema: Any, model: Any) -> None:
+    (graph,) = model.subgraphs
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    named = [(INPUT, graph.inputs), (OUTPUT, graph.outputs)]
+    for name, tensors in named:
+        (index,) = tensors
+        graph.tensors[index].name = name
+    signature.inputs, signature.outputs = ([_tensor_map(schema, name, tensors[0])] for name, tensors in named)
+    model.signatureDefs = [signature]
+
+
+def _tensor_map(schema: Any, name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, int(index)
+    return entry
+
+
+def read_tflite_card(path: str | Path) -> ModelCard:
+    """The card inside of a TFLite file of `kpose.export`; nothing is executed.
+
+    Raises:
+        KposeError: when the file is missing, too large, damaged, or has no card of kpose.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise KposeError(f"{path} has {path.stat().st_size} bytes, more than any network kpose runs; file refused")
+        content = path.read_bytes()
+    except OSError as error:
+        raise KposeError(f"cannot read {path}: {error.strerror}") from error
+    if content[4:8] != _IDENTIFIER:
+        raise KposeError(f"{path} is not a TFLite file")
+    try:
+        text = _metadata(read_schema(path).Model.GetRootAs(content), path)
+        return ModelCard.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise KposeError(f"{path}: its card is not valid: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    except (struct.error, IndexError, TypeError, OverflowError, ValueError, MemoryError) as error:
+        if isinstance(error, KposeError):
+            raise
+        raise KposeError(f"{path} is damaged: its card cannot be found ({error})") from error
+
+
+def _metadata(model: Any, path: Path) -> bytes:
+    """The content of kpose's metadata; every length is checked before so much is read."""
+    count = model.MetadataLength()
+    if count > _MOST_ENTRIES:
+        raise KposeError(f"{path} claims {count} entries of metadata, no file of kpose has more than {_MOST_ENTRIES}; file refused")
+    names = [model.Metadata(position).Name() for position in range(count)]
+    if METADATA_NAME.encode() not in names:
+        raise KposeError(f"{path} has no card of kpose inside; make it with kpose convert")
+    number = model.Metadata(names.index(METADATA_NAME.encode())).Buffer()
+    if number >= model.BuffersLength():
+        raise KposeError(f"{path} is damaged: its card is in buffer {number} of {model.BuffersLength()}")
+    buffer = model.Buffers(number)
+    size = buffer.DataLength()
+    if size > LARGEST_CARD_BYTES:
+        raise KposeError(f"{path}: its card claims {size} bytes, more than any card of kpose has; file refused")
+    return bytes(bytearray(buffer.Data(position) for position in range(size)))
+
+
+def read_schema(purpose: Any) -> Any:
+    """The module that reads and writes the tables of a TFLite file.
+
+    Args:
+        purpose: what needs it, for the message.
+
+    Raises:
+        KposeError: when LiteRT is not installed.
+    """
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise KposeError(f"{purpose} needs LiteRT, which is not installed; run: pip install 'kpose[lite]'") from error
+    return schema_py_generated
