@@ -58,7 +58,10 @@ class TFLiteNetwork:
         heatmaps = np.empty((len(images), height, width, channels), np.float32)
         for image, maps in zip(np.asarray(images, np.float32), heatmaps, strict=True):
             self._interpreter.set_tensor(self._input["index"], _quantise(image, self._input)[None])
-            self._interpreter.invoke()
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                raise KposeError(f"{self.name} is damaged, LiteRT cannot run it: {str(error).splitlines()[0][:160]}") from error
             maps[...] = _dequantise(self._interpreter.get_tensor(self._output["index"])[0], self._output)
         return heatmaps
 
