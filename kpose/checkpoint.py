@@ -111,10 +111,11 @@ class ModelCard(BaseModel):
         Args:
             config: the experiment.
             source: the checkpoint's file, for messages.
-            start: whether the weights only start another training, which may have crops of another size and scale.
+            start: whether the weights only start another training, which may have crops of another size and scale, and maps of the same
+                kind that are made otherwise.
 
         Raises:
-            KposeError: when joints, codec, normalisation or, unless `start`, input size or box padding differ.
+            KposeError: when joints, the codec's name, normalisation or, unless `start`, the codec, input size or box padding differ.
         """
         wanted = ModelCard.from_config(config)
         mine, other = self.make_skeleton(), wanted.make_skeleton()
@@ -133,8 +134,10 @@ class ModelCard(BaseModel):
             if start and field in ("input_size", "box_padding"):
                 continue
             trained, asked = getattr(self, field), getattr(wanted, field)
-            if field == "codec":  # another decoding, of the same maps, is a choice of the test
-                asked = asked.model_copy(update={"decoding": trained.decoding})
+            if field == "codec":
+                # Another decoding, of the same maps, is a choice of the test; any change that leaves a peak at the joint is soon learned.
+                free = set(CodecConfig.model_fields) - {"name"} if start else {"decoding"}
+                asked = asked.model_copy(update={key: getattr(trained, key) for key in free})
             if trained != asked:
                 raise KposeError(f"{source} was trained with {key} = {trained}, the configuration says {asked}; make them equal")
 

@@ -26,7 +26,6 @@ from kpose.data.crop_shards import CropShards, read_crop_shards, write_crop_shar
 from kpose.data.crops import load_crop, preparation_from_config
 from kpose.data.datasets import training_instances
 from kpose.data.shares import CYCLE
-from kpose.data.synthetic import write_synthetic_people
 from kpose.errors import KposeError
 from kpose.skeletons import COCO_17
 from kpose.training import crop_batches
@@ -77,14 +76,6 @@ def make_config(people: Path, **sections: Any) -> Config:
         "training": {"epochs": 3, "batch_size": 4, "steps_per_epoch": 4, "learning_rate": 1e-2, "warmup_steps": 2, "drop_epochs": [2]},
     }
     return parse_config(values | sections)
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("people")
-    for seed, split in enumerate(("train2017", "val2017")):
-        write_synthetic_people(folder, 6, seed=seed, split=split, image_size=(120, 120), processes=1, progress=False)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import kpose.training.fit
 from kpose.checkpoint import ModelCard, load_model, read_card, save_model
 from kpose.config import Config, parse_config
 from kpose.data import training_data
-from kpose.data.synthetic import write_synthetic_people
 from kpose.errors import KposeError
 from kpose.files import read_number_table
 from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
@@ -37,14 +36,6 @@ def tiny_network(name: str, num_keypoints: int, input_size: tuple[int, int], **o
 def _tiny_network(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "slow" not in request.keywords:
         monkeypatch.setattr(kpose.training.fit, "build_model", tiny_network)
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("people")
-    for seed, split in enumerate(("train2017", "val2017")):
-        write_synthetic_people(folder, 6, seed=seed, split=split, image_size=(120, 120), processes=1, progress=False)
-    return folder
 
 
 def make_config(people: Path, output: Path) -> Config:
@@ -238,6 +229,21 @@ def test_initial_weights_may_come_from_crops_of_another_size(config: Config, tmp
     # To resume, or to score, the size must be the same.
     with pytest.raises(KposeError, match=r"trained with model.input_size = \(128, 96\), the configuration says \(64, 64\)"):
         ModelCard.from_config(larger).require_match(config, start)
+
+
+def test_initial_weights_may_come_from_maps_that_are_made_otherwise(config: Config, tmp_path: Path) -> None:
+    start = tmp_path / "start.keras"
+    network = tiny_network("tiny", 17, (64, 64))
+    card = ModelCard.from_config(config)
+    save_model(network, start, card)
+    codec = {"center": "exact", "alignment": "unbiased", "decoding": "dark"}
+    finer = parse_config(config.model_dump() | {"codec": codec})
+    assert_equal_weights(make_model(starting_from(finer, initial_weights=start)), network)
+    # To resume, or to score, the maps must be the same; offsets are other maps altogether.
+    with pytest.raises(KposeError, match="was trained with codec"):
+        card.require_match(finer, start)
+    with pytest.raises(KposeError, match="was trained with codec = name='gaussian'"):
+        card.require_match(parse_config({"codec": {"name": "offset"}, "loss": {"name": "offset"}}), start, start=True)
 
 
 def test_initial_weights_of_another_network_or_normalisation_are_refused(config: Config, tmp_path: Path) -> None:

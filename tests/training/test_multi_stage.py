@@ -13,7 +13,6 @@ import kpose.training.fit
 from kpose.checkpoint import load_model
 from kpose.config import Config, parse_config
 from kpose.data import training_data
-from kpose.data.synthetic import write_synthetic_people
 from kpose.errors import KposeError
 from kpose.inference import PoseEstimator
 from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss, OffsetLoss
@@ -29,14 +28,6 @@ def stages(count: int, channels: int = 17) -> keras.Model:
     inputs = keras.Input((64, 64, 3))
     outputs = [keras.layers.Conv2D(channels, 3, strides=4, padding="same", name=f"stage_{number}")(inputs) for number in range(count)]
     return keras.Model(inputs, outputs if count > 1 else outputs[0], name="stages")
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("people")
-    for seed, split in enumerate(("train2017", "val2017")):
-        write_synthetic_people(folder, 4, seed=seed, split=split, image_size=(120, 120), processes=1, progress=False)
-    return folder
 
 
 def make_config(people: Path, output: Path, **sections: Any) -> Config:
