@@ -118,6 +118,7 @@ class AugmentationConfig(_Section):
     half_body_padding: Positive = 1.5
     cutout_probability: Fraction = 0.0
     cutout_size: Fraction = 0.25  # largest side, as a fraction of the crop
+    cutout_content: Literal["mean_colour", "another_person"] = "mean_colour"  # or of the sample before it in the batch, same place
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0  # added, uniform in -b .. b, of an image in 0..1
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0  # factor, uniform in 1 - c .. 1 + c
     saturation: Annotated[float, Field(ge=0, le=1)] = 0.0  # factor, uniform in 1 - s .. 1 + s

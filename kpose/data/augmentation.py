@@ -220,12 +220,30 @@ def cut_out(image: tf.Tensor, cutout: tf.Tensor) -> tf.Tensor:
         image: `(H, W, 3)` float32, normalised.
         cutout: `(4,)` y, x, height, width; pixels whose centres lie inside are set to 0.
     """
-    inside = [
-        (tf.range(length, dtype=tf.float32) >= cutout[axis]) & (tf.range(length, dtype=tf.float32) < cutout[axis] + cutout[axis + 2])
-        for axis, length in enumerate(image.shape[:2])
-    ]
-    keep = tf.cast(~(inside[0][:, None] & inside[1][None, :]), tf.float32)
-    return image * keep[..., None]
+    return image * tf.cast(~_inside(cutout, image.shape[:2]), tf.float32)[..., None]
+
+
+def paste_other_people(images: tf.Tensor, cutouts: tf.Tensor) -> tf.Tensor:
+    """Cover a rectangle of each crop by the same place of the one before it, that of the first by the last's.
+
+    CutMix (Yun et al., ICCV 2019) of people: limbs of somebody else lie where this person's may be, as in a crowd, and a joint behind
+    them keeps its label, as annotators give it. What is pasted comes from the samples that are there anyhow, so it costs nothing.
+
+    Args:
+        images: `(B, H, W, 3)`.
+        cutouts: `(B, 4)`, as in `cut_out`.
+    """
+    return tf.where(_inside(cutouts, images.shape[1:3])[..., None], tf.roll(images, 1, axis=0), images)
+
+
+def _inside(cutout: tf.Tensor, size: geometry.Size) -> tf.Tensor:
+    """`(..., H, W)` bool of rectangles `(..., 4)`."""
+    rows, columns = (
+        (tf.range(length, dtype=tf.float32) >= cutout[..., axis, None])
+        & (tf.range(length, dtype=tf.float32) < cutout[..., axis, None] + cutout[..., axis + 2, None])
+        for axis, length in enumerate(size)
+    )
+    return rows[..., :, None] & columns[..., None, :]
 
 
 def _draw(shape: tf.Tensor, seed: tf.Tensor, distribution: Distribution) -> tf.Tensor:

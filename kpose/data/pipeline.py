@@ -202,12 +202,16 @@ def training_dataset(
     start = start_step * batch_size
     read, name_of = _reader(parts, weights, seed)
 
+    paste = augmentation_config.cutout_content == "another_person"
+
     def load(person: Columns) -> Columns:
-        image = load_crop(read(person["source"]), person["matrix"], preparation, person.get("colour"), person.get("cutout"))
-        return {"position": person["position"], "image": image, "keypoints": person["keypoints"]}
+        kept = {name: person[name] for name in ("position", "keypoints", "cutout") if name in person and (paste or name != "cutout")}
+        cutout = None if paste else person.get("cutout")
+        return kept | {"image": load_crop(read(person["source"]), person["matrix"], preparation, person.get("colour"), cutout)}
 
     def finish(batch: Columns) -> tuple[Any, Any, Any]:
-        return batch["image"], *_targets(codecs or [preparation.codec], batch["keypoints"])
+        image = augmentation.paste_other_people(batch["image"], batch["cutout"]) if "cutout" in batch else batch["image"]
+        return image, *_targets(codecs or [preparation.codec], batch["keypoints"])
 
     planned = planned_people(
         people, preparation, augmentation_config, weights=weights, seed=seed, start=start, shuffle_buffer=shuffle_buffer

@@ -328,13 +328,14 @@ def adjust_colours(crops: Any, colour: Any) -> Any:
     return ops.reshape(ops.clip(flat, 0.0, 255.0), crops.shape)
 
 
-def cut_out(crops: Any, cutout: Any) -> Any:
-    """`kpose.data.augmentation.cut_out` of a batch: normalised crops `(B, H, W, 3)`, cutout `(B, 4)`."""
+def cut_out(crops: Any, cutout: Any, content: str) -> Any:
+    """`kpose.data.augmentation.cut_out` and `paste_other_people`: normalised crops `(B, H, W, 3)`, cutout `(B, 4)`."""
     rows, columns = (
         (line >= cutout[:, axis, None]) & (line < cutout[:, axis, None] + cutout[:, axis + 2, None])
         for axis, line in enumerate(ops.arange(length, dtype="float32")[None, :] for length in crops.shape[1:3])
     )
-    return ops.where((rows[:, :, None] & columns[:, None, :])[..., None], 0.0, crops)
+    filling = ops.roll(crops, 1, axis=0) if content == "another_person" else 0.0
+    return ops.where((rows[:, :, None] & columns[:, None, :])[..., None], filling, crops)
 
 
 def encode(keypoints: Any, codec: GaussianCodec) -> tuple[Any, Any]:
@@ -392,6 +393,6 @@ def network_batch(
     mean, std = (np.asarray(value, np.float32) for value in (config.data.mean, config.data.std))
     image = image * ops.convert_to_tensor(1.0 / (255.0 * std)) - ops.convert_to_tensor(mean / std)
     if changes.cutout_probability and changes.cutout_size:
-        image = cut_out(image, batch["cutout"])
+        image = cut_out(image, batch["cutout"], changes.cutout_content)
     heatmaps, weights = zip(*(encode(batch["keypoints"], codec) for codec in codecs), strict=True)
     return image, list(heatmaps), list(weights)

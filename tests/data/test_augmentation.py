@@ -204,3 +204,12 @@ def test_a_cutout_is_the_mean_colour_in_its_rectangle_alone(plan: Plan) -> None:
     expected[2:5, 3:8] = 0
     np.testing.assert_array_equal(augmentation.cut_out(image, tf.constant([2.0, 3.0, 3.0, 9.0])), expected)
     np.testing.assert_array_equal(augmentation.cut_out(image, tf.constant([2.0, 3.0, 0.0, 0.0])), image)
+
+
+def test_another_person_is_pasted_at_the_same_place() -> None:
+    images = tf.constant(np.random.default_rng(0).normal(size=(3, 10, 8, 3)), tf.float32)
+    found = augmentation.paste_other_people(images, tf.constant([[2.0, 3, 3, 9], [0, 0, 0, 0], [-4, -4, 5, 5]])).numpy()
+    expected = images.numpy()
+    expected[0, 2:5, 3:8] = images[2, 2:5, 3:8]
+    expected[2, :1, :1] = images[1, :1, :1]
+    np.testing.assert_array_equal(found, expected)

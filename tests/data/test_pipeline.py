@@ -154,6 +154,23 @@ def test_a_stream_resumes_exactly_at_any_step(people: Instances, step: int) -> N
     assert_equal(resumed, whole[step:])
 
 
+def test_a_stream_that_pastes_resumes_exactly_and_keeps_its_targets(people: Instances) -> None:
+    def stream(probability: float, start: int = 0) -> list[tuple[np.ndarray, ...]]:
+        pasting = {"cutout_content": "another_person", "cutout_size": 0.9, "cutout_probability": probability}
+        changes = STRONG.model_copy(update=pasting)
+        return collect(training_dataset(people, PREPARATION, changes, batch_size=4, start_step=start, seed=3), 6 - start)
+
+    pasted, untouched = stream(0.5), stream(0)
+    assert_equal(stream(0.5, start=2), pasted[2:])
+    pixels = 0
+    for (image, *targets), (original, *same) in zip(pasted, untouched, strict=True):
+        assert_equal([tuple(targets)], [tuple(same)])
+        changed = (image != original).any(axis=-1)
+        pixels += np.count_nonzero(changed)
+        np.testing.assert_array_equal(image[changed], np.roll(original, 1, axis=0)[changed])
+    assert pixels > 1000
+
+
 @pytest.mark.parametrize("count", [1, 2, 6, 139, 1000])
 def test_every_pass_sees_everybody_once_in_another_order(count: int) -> None:
     order = shuffled_index(tf.range(3 * count, dtype=tf.int64), count, seed=4).numpy().reshape(3, count)
