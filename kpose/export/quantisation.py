@@ -91,12 +91,19 @@ def activation_ranges(content: bytes, crops: np.ndarray) -> Ranges:
         interpreter.set_tensor(image["index"], np.asarray(crop[None], np.float32))
         interpreter.invoke()
         for index, name in names.items():
-            values = interpreter.get_tensor(index).ravel()
-            left = 0 if name == OUTPUT else int(_OUTERMOST * values.size)
-            ends = np.partition(values, [left, values.size - 1 - left])[[left, values.size - 1 - left]].tolist()
+            values = interpreter.get_tensor(index)
+            ends = (float(values.min()), float(values.max())) if name == OUTPUT else outer_values(values)
             low, high = ranges.get(name, ends)
             ranges[name] = min(low, ends[0]), max(high, ends[1])
     return ranges
+
+
+def outer_values(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and greatest value behind the outermost ten-thousandth at either end."""
+    flat = values.ravel()
+    left = int(_OUTERMOST * flat.size)
+    low, high = np.partition(flat, [left, flat.size - 1 - left])[[left, flat.size - 1 - left]].tolist()
+    return low, high
 
 
 def narrowed(content: bytes, ranges: Ranges) -> Ranges:
