@@ -220,11 +220,15 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
         verbs,
         "predict",
         _predict,
-        "Find the joints of people in photos; annotated pictures and predictions.json go to the output folder. Without boxes it is one "
-        "person in each photo.",
+        "Find the joints of people in photos, a video or before a camera; annotated pictures and what was found as JSON go to the output "
+        "folder. Without boxes or a detector it is one person.",
         "kpose predict photo.jpg",
     )
-    parser.add_argument("source", metavar="PHOTO_OR_FOLDER", help="a picture, or a folder of them (searched with its subfolders)")
+    parser.add_argument(
+        "source",
+        metavar="PHOTO|FOLDER|VIDEO|CAMERA",
+        help="a picture, or a folder of them (searched with its subfolders); a video; or the number of a camera, such as 0",
+    )
     parser.add_argument(
         "--weights",
         metavar="FILE_OR_NAME",
@@ -235,25 +239,57 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--boxes", metavar="FILE", help="JSON of person boxes: {file name: [[x, y, width, height], ...]}, or COCO annotations with bbox"
+        "--detector",
+        metavar="FILE",
+        help="finds everybody: a TFLite person detector with detection post-processing, such as EfficientDet-Lite0",
     )
     where.add_argument(
-        "--whole-image", action="store_true", help="take each picture as one person's box; default: find the box from the joints, in passes"
+        "--boxes",
+        metavar="FILE",
+        help="pictures: JSON of person boxes: {file name: [[x, y, width, height], ...]}, or COCO annotations with bbox",
+    )
+    where.add_argument(
+        "--whole-image",
+        action="store_true",
+        help="pictures: take each as one person's box; default: find the box from the joints, in passes",
     )
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: %(default)s")
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
     parser.add_argument(
         "--minimum-score", metavar="SCORE", type=float, default=0.2, help="joints below it are not drawn; default: %(default)s"
     )
+    parser.add_argument(
+        "--detect-every",
+        metavar="N",
+        type=int,
+        default=10,
+        help="video: frames from one look of the detector to the next; in between people are followed; default: %(default)s",
+    )
+    parser.add_argument("--no-smoothing", dest="smoothing", action="store_false", help="video: leave the joints as they are found")
+    parser.add_argument("--frames", metavar="N", type=int, help="video: at most so many; default: all, of a camera until Ctrl-C")
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from kpose.inference import PoseEstimator, Refinement, predict_folder, read_boxes
+    from kpose.inference import PoseEstimator, Refinement, VideoPoses, predict_folder, predict_video, read_boxes
+    from kpose.inference.detector import PersonDetector
+    from kpose.inference.video import SUFFIXES
 
+    camera = options.source.isascii() and options.source.isdigit()
+    video = camera or Path(options.source).suffix.lower() in SUFFIXES
+    if video and (options.boxes or options.whole_image):
+        raise KposeError("--boxes and --whole-image are for pictures; a video takes --detector FILE, or shows one person")
+    if options.frames is not None and options.frames < 1:
+        raise KposeError(f"--frames must be at least 1, found {options.frames}")
     boxes = read_boxes(options.boxes) if options.boxes else None
+    detector = PersonDetector(options.detector) if options.detector else None
     refinement = None if options.whole_image else Refinement()
-    estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip, refinement=refinement)
-    predict_folder(estimator, options.source, boxes, Path(options.output), minimum_score=options.minimum_score)
+    estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip, refinement=refinement, detector=detector)
+    if video:
+        poses = VideoPoses(estimator, detect_every=options.detect_every, smoothing=options.smoothing)
+        source = int(options.source) if camera else options.source
+        predict_video(poses, source, Path(options.output), minimum_score=options.minimum_score, frames=options.frames)
+    else:
+        predict_folder(estimator, options.source, boxes, Path(options.output), minimum_score=options.minimum_score)
 
 
 # --- inspect -------------------------------------------------------------------------------------------------------------------------

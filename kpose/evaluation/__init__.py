@@ -11,7 +11,7 @@ from kpose.evaluation.protocol import protocol_card
 from kpose.evaluation.raw import RawPredictions, read_raw_predictions, write_raw_predictions
 from kpose.evaluation.result_lists import explain_result_lists
 from kpose.evaluation.scoring import Score, evaluate, evaluate_checkpoint, score_predictions
-from kpose.evaluation.suppression import oks_nms, oks_similarity, rescore
+from kpose.inference.suppression import oks_nms, oks_similarity, rescore
 
 __all__ = [
     "Predictions",

@@ -13,8 +13,8 @@ import numpy as np
 
 from kpose.errors import KposeError
 from kpose.evaluation.coco import coco_results
-from kpose.evaluation.suppression import oks_nms, rescore
 from kpose.files import replacing
+from kpose.inference.suppression import oks_nms, rescore
 from kpose.npz_files import read_npz
 
 if TYPE_CHECKING:

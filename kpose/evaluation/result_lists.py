@@ -10,8 +10,8 @@ import numpy as np
 
 from kpose.evaluation.attribution import Explanation, Row, walk
 from kpose.evaluation.coco import coco_ap, person_category
-from kpose.evaluation.suppression import oks_similarity
 from kpose.files import read_json
+from kpose.inference.suppression import oks_similarity
 from kpose.skeletons import COCO_17, Skeleton
 
 # Poses of two result lists are taken for one person from this similarity on: joints within about a third of the person's size.

@@ -1,4 +1,4 @@
-"""Where people are in a photo: TFLite detectors that end in the detection post-processing of TensorFlow (EfficientDet-Lite, SSD).
+"""Where people are in a photo: what a detector is, and TFLite ones (EfficientDet-Lite, SSD) that end in detection post-processing.
 
 detector = PersonDetector("efficientdet_lite0.tflite")
 boxes, scores = detector(image)
@@ -8,6 +8,7 @@ Their files are not part of kpose. It needs LiteRT: `pip install kpose[lite]`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from kpose.inference.litert import Interpreter, open_interpreter
 
 if TYPE_CHECKING:
     from kpose.data import Instances
+
+# From a picture `(H, W, 3)` uint8 RGB to boxes `(n, 4)` x, y, width, height in the image frame, and their scores `(n,)`.
+Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 # COCO's first class; the published files count from 0 and leave the background out.
 PERSON_CLASS = 0

@@ -21,9 +21,11 @@ from kpose import geometry
 from kpose.checkpoint import ModelCard, load_model, read_card
 from kpose.data.crops import Preparation, sample_crop
 from kpose.errors import KposeError
+from kpose.inference.detector import Detector
 from kpose.inference.images import read_image
 from kpose.inference.refinement import Refinement
 from kpose.inference.scores import mean_joint_scores
+from kpose.inference.suppression import oks_nms
 from kpose.inference.test_time import Forward, Member, PoseTest, common_skeleton, compile_forward, preparation_from_card
 from kpose.skeletons import Skeleton
 
@@ -48,7 +50,7 @@ class Pose:
 
 
 class PoseEstimator:
-    """Finds the joints of people whose boxes are known, or of the one person in a picture.
+    """Finds the joints of people whose boxes are known, of those whom a detector finds, or of the one person in a picture.
 
     Args:
         models: from crops to heatmaps: one network or, to average their answers, several.
@@ -61,6 +63,9 @@ class PoseEstimator:
         batch_size: crops that go through a network at once, at most.
         keypoint_threshold: joints with a greater score make up the person's score.
         refinement: how the box of a picture that comes without any is found; None: the whole picture is the box.
+        detector: finds the people of pictures that come without boxes, instead of `refinement`; see `kpose.inference.detector`.
+        largest_number: of people that the detector may find in a picture; the surest ones stay.
+        suppression_threshold: of two detected people whose poses are more similar (OKS) the less sure one is dropped.
 
     Raises:
         KposeError: when a network has no card, the networks have different joints, or see `PoseTest`.
@@ -79,9 +84,13 @@ class PoseEstimator:
         batch_size: int = 32,
         keypoint_threshold: float = 0.2,
         refinement: Refinement | None = _REFINEMENT,
+        detector: Detector | None = None,
+        largest_number: int = 100,
+        suppression_threshold: float = 0.9,
     ) -> None:
-        if batch_size < 1:
-            raise KposeError(f"batch_size must be at least 1, found {batch_size}")
+        for name, number in (("batch_size", batch_size), ("largest_number", largest_number)):
+            if number < 1:
+                raise KposeError(f"{name} must be at least 1, found {number}")
         self.models = (models,) if isinstance(models, keras.Model) else tuple(models)
         self.cards = (cards,) if isinstance(cards, ModelCard) else tuple(cards or map(_card_of, self.models))
         if len(self.cards) != len(self.models):
@@ -92,7 +101,10 @@ class PoseEstimator:
         self.skeleton = skeleton
         self.batch_size = batch_size
         self.keypoint_threshold = keypoint_threshold
-        self.refinement = refinement
+        self.refinement = refinement if detector is None else None
+        self.detector = detector
+        self.largest_number = largest_number
+        self.suppression_threshold = suppression_threshold
         self._cut_out = {preparation: _compile_crop(preparation) for preparation in self.test.preparations}
 
     @staticmethod
@@ -122,10 +134,11 @@ class PoseEstimator:
         Args:
             images: one picture or several: uint8 RGB arrays `(H, W, 3)`, or paths of JPEG or PNG files (turned upright).
             boxes: for one picture `(n, 4)` x, y, width, height in the image frame; for several a list of those, one for each. None, as
-                a whole or for a picture: it shows one person, whose box is found by `refinement`.
+                a whole or for a picture: the detector finds the people, or it shows one person, whose box is found by `refinement`.
 
         Returns:
-            For each picture a list with one pose per box, in the order of the boxes; a single pose where there were none.
+            For each picture a list with one pose per box, in the order of the boxes. Where there were none: of a detector's people the
+            surest first, perhaps nobody, with the product of box and joints as score; without a detector a single pose.
 
         Raises:
             KposeError: when a picture or a box is refused.
@@ -145,7 +158,20 @@ class PoseEstimator:
 
             for position, pose in zip(alone, self.refinement.refine([poses[position][0] for position in alone], look), strict=True):
                 poses[position] = [pose]
+        if self.detector is not None:
+            for position, given in enumerate(all_boxes):
+                if given is None:
+                    poses[position] = self.without_doubles(poses[position])
         return poses
+
+    def without_doubles(self, poses: list[Pose]) -> list[Pose]:
+        """Poses of one picture, the surest first, without those that are a surer one's again (OKS above `suppression_threshold`)."""
+        if not poses or self.skeleton.oks_sigmas is None:
+            return sorted(poses, key=lambda pose: -pose.score)
+        keypoints, scores = np.stack([pose.keypoints for pose in poses]), np.array([pose.score for pose in poses])
+        areas = np.array([np.prod(pose.box[2:], dtype=np.float64) for pose in poses])
+        kept = oks_nms(keypoints, scores, areas, np.asarray(self.skeleton.oks_sigmas), self.suppression_threshold)
+        return [poses[position] for position in kept]
 
     def _poses(self, pictures: Sequence[Image], boxes: Sequence[Any]) -> list[list[Pose]]:
         """The poses of the boxes of each picture, without refinement."""
@@ -157,7 +183,7 @@ class PoseEstimator:
             keypoints = self.test.keypoints(crops, matrices).astype(np.float32)
             scores = mean_joint_scores(keypoints, self.keypoint_threshold)
             for person, points, score in zip(batch, keypoints, scores, strict=True):
-                poses[person.picture].append(Pose(points, float(score), person.box))
+                poses[person.picture].append(Pose(points, float(score) * person.box_score, person.box))
         return poses
 
     def _people(self, pictures: Sequence[Image], boxes: Sequence[Any]) -> Iterator[_Person]:
@@ -165,11 +191,21 @@ class PoseEstimator:
         for position, (picture, picture_boxes) in enumerate(zip(pictures, boxes, strict=True)):
             name = str(picture) if isinstance(picture, (str, Path)) else f"picture {position}"
             image = read_image(picture) if isinstance(picture, (str, Path)) else check_array(picture, name)
+            box_scores: Any = itertools.repeat(1.0)
+            if picture_boxes is None and self.detector is not None:
+                picture_boxes, box_scores = self._detected(image)
             checked = check_boxes(picture_boxes, image.shape[:2], name)
             kinds = [preparation.views(checked, self.test.rotations, self.test.scales) for preparation in self.test.preparations]
-            for box, matrices in zip(checked, zip(*kinds, strict=True), strict=True):
+            for box, box_score, matrices in zip(checked, box_scores, zip(*kinds, strict=True), strict=False):
                 crops = [self._crops(image, *kind) for kind in zip(matrices, self.test.preparations, strict=True)]
-                yield _Person(position, box, crops, list(matrices))
+                yield _Person(position, box, float(box_score), crops, list(matrices))
+
+    def _detected(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes of the detector and their scores, the surest first."""
+        assert self.detector is not None
+        boxes, scores = (np.asarray(found, np.float32) for found in self.detector(image))
+        order = np.argsort(-scores, kind="stable")[: self.largest_number]
+        return boxes.reshape(-1, 4)[order], scores[order]
 
     def _crops(self, image: np.ndarray, matrices: np.ndarray, preparation: Preparation) -> np.ndarray:
         """The normalised crops `(V, H, W, 3)`; of the picture only the part that each shows is touched."""
@@ -183,10 +219,11 @@ class PoseEstimator:
 
 @dataclass(frozen=True)
 class _Person:
-    """A person on the way to the networks: the number of its picture, its box, and for each kind of crop those of all views."""
+    """A person on the way to the networks: number of the picture, box and its score, and for each kind of crop those of all views."""
 
     picture: int
     box: np.ndarray
+    box_score: float
     crops: list[np.ndarray]
     matrices: list[np.ndarray]
 

@@ -223,3 +223,38 @@ def test_a_box_that_sticks_out_of_the_picture_is_fine(estimator):
 
 def test_whole_picture_equals_its_box(estimator):
     assert same(estimator(picture()), estimator(picture(), [[0, 0, 160, 120]]))
+
+
+def test_a_detector_finds_the_people_of_pictures_without_boxes(estimator):
+    boxes, scores = np.array([[5, 5, 60, 90], [80, 20, 50, 120], [10, 100, 90, 40]], np.float32), np.array([0.4, 0.9, 0.6], np.float32)
+    seen = []
+
+    def detector(image):
+        seen.append(image)
+        return boxes, scores
+
+    finds = tiny_estimator(detector=detector, suppression_threshold=1.0)
+    picture, given = map_picture(), map_picture()[::-1].copy()
+    found, other = finds([picture, given], [None, boxes[:1]])
+    assert len(seen) == 1 and (seen[0] == picture).all()
+    # As if the boxes had been given; but a person is only as sure as the box.
+    expected = estimator(picture, boxes)[0]
+    assert len(found) == 3 and len(other) == 1
+    for pose in found:
+        ((position, same),) = [(index, one) for index, one in enumerate(expected) if (one.box == pose.box).all()]
+        np.testing.assert_allclose(pose.keypoints, same.keypoints, atol=1e-4)
+        assert pose.score == pytest.approx(same.score * scores[position], rel=1e-4)
+    assert [pose.score for pose in found] == sorted((pose.score for pose in found), reverse=True)
+    (alone,) = tiny_estimator(detector=detector, largest_number=1)(picture)[0]
+    assert (alone.box == boxes[1]).all()
+
+
+def test_two_boxes_of_one_person_are_one_pose():
+    box = np.array([[20, 20, 60, 90]] * 2, np.float32)
+    (pose,) = tiny_estimator(detector=lambda image: (box, np.array([0.5, 0.7])))(map_picture())[0]
+    assert pose.score > 0
+
+
+def test_a_detector_may_find_nobody():
+    nobody = tiny_estimator(detector=lambda image: (np.zeros((0, 4)), np.zeros(0)))
+    assert nobody([map_picture()] * 2) == [[], []]
