@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those after the program's name; by default the process's.
 
     Returns:
-        The exit status: 0, 1 for what `audit --strict` refuses, 2 for bad input, 130 for an interrupt.
+        The exit status: 0, 1 for what `audit --strict` refuses or `doctor` finds, 2 for bad input, 130 for an interrupt.
     """
     # TensorFlow's start-up lines would bury those that matter; an explicit setting wins.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -57,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_import_weights,
         _add_convert,
         _add_benchmark,
+        _add_doctor,
     ):
         add(verbs)
     return parser
@@ -699,6 +700,27 @@ def _benchmark_data(options: argparse.Namespace) -> None:
     from kpose.config import load_config
 
     benchmark_data(load_config(options.config, options.overrides))
+
+
+# --- doctor --------------------------------------------------------------------------------------------------------------------------
+
+
+def _add_doctor(verbs: argparse._SubParsersAction) -> None:
+    parser = _add_verb(
+        verbs,
+        "doctor",
+        _doctor,
+        "Look at the installation: versions, why no GPU is seen, OpenCVs that overwrite one another, TFLite, folders; then train and "
+        "predict for ten seconds. Exit status 1 where there is a fault.",
+        "kpose doctor",
+    )
+    parser.add_argument("--quick", action="store_true", help="do not train and predict")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from kpose.doctor import report
+
+    return int(report(self_test=not options.quick) > 0)
 
 
 if __name__ == "__main__":
