@@ -76,7 +76,10 @@ class Case:
 
     def crop(self, photo: np.ndarray) -> np.ndarray:
         """`(H, W, 3)` float32 in 0..255."""
-        return sample_crop(tf.constant(photo), tf.constant(self.matrix, tf.float32), self.input_size).numpy()
+        # As `PoseEstimator` does it: of the photo only the part that the crop shows.
+        y, x, height, width = geometry.visible_region(self.matrix, self.input_size, np.array(photo.shape[:2]))
+        moved = tf.constant(geometry.translate_source(self.matrix, np.array([x, y])), tf.float32)
+        return sample_crop(tf.constant(photo[y : y + height, x : x + width]), moved, self.input_size).numpy()
 
     def keypoints(self, heatmaps: np.ndarray, decoding: Decoding) -> np.ndarray:
         """`(K, 3)` float64 x, y in the photo, and the score, of heatmaps `(h, w, K)`."""
