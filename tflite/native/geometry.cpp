@@ -27,20 +27,44 @@ std::string shown(const Box &box) {
   return text.str();
 }
 
-// Which two pixels of a row or column a place lies between, and how much of the second it takes; outside there is black.
+// Which two pixels of a row or column, counted from 1, a place lies between, and how far it is on its way to the second. The ones before
+// the first and behind the last are black; further outside, there is no tap.
 struct Tap {
-  int first, second;             // within the picture
-  float first_part, second_part; // 0 for those that would lie outside
+  int first, second;
+  float part;
+  bool inside;
 };
 
-Tap tap_at(double place, int length) {
-  // Far away all is black; held back, so that it can be counted in an int.
-  place = std::clamp(place, -2.0, length + 1.0);
-  const int before = static_cast<int>(std::floor(place));
-  const float part = static_cast<float>(place - before);
-  const auto inside = [length](int index) { return index >= 0 && index < length; };
-  return {std::clamp(before, 0, length - 1), std::clamp(before + 1, 0, length - 1), inside(before) ? 1.0f - part : 0.0f,
-          inside(before + 1) ? part : 0.0f};
+// The taps of `count` pixels that are spread evenly over a row or column of `length` pixels.
+//
+// scale, shift: of the map from the row of the photo to that of the crop, in float32. So is all of this, in the order of the operations of
+// geometry.invert_affine and of TensorFlow's CropAndResize.
+std::vector<Tap> taps_along(float scale, float shift, float other_scale, int length, int count) {
+  const float last = static_cast<float>(length + 1), determinant = scale * other_scale;
+  const float step = other_scale / determinant / last;
+  const float start = ((0.0f - other_scale * shift) / determinant + 1.0f) / last;
+  const float end = static_cast<float>(count - 1) * step + start;
+  const float pixels = (end - start) * last / static_cast<float>(count - 1);
+  std::vector<Tap> taps(count);
+  for (int index = 0; index < count; ++index) {
+    const float place = start * last + static_cast<float>(index) * pixels;
+    if (!(place >= 0 && place <= last)) continue;  // NaN neither
+    const float before = std::floor(place);
+    taps[index] = {static_cast<int>(before), static_cast<int>(std::ceil(place)), place - before, true};
+  }
+  return taps;
+}
+
+// From where to where a crop shows a row or column, with a pixel more on either side for the interpolation.
+struct Range {
+  int start, length;
+};
+
+Range shown_range(double step, double shift, int count, int length) {
+  const double one = shift, other = step * (count - 1) + shift;
+  const double start = std::min(std::max(std::floor(std::min(one, other)) - 1, 0.0), length - 1.0);
+  const double stop = std::max(std::min(std::floor(std::max(one, other)) + 3, static_cast<double>(length)), start + 1);
+  return {static_cast<int>(start), static_cast<int>(stop - start)};
 }
 
 }  // namespace
@@ -65,9 +89,9 @@ void check_box(const Box &box, const Photo &photo) {
 }
 
 Affine crop_matrix(const Box &box, Size crop, double padding, Alignment alignment) {
-  const double aspect_ratio = static_cast<double>(crop.width) / crop.height;
-  const double center_x = box[0] + box[2] * 0.5, center_y = box[1] + box[3] * 0.5;
-  const double grown_width = std::max(box[2], box[3] * aspect_ratio);
+  const auto aspect_ratio = static_cast<float>(static_cast<double>(crop.width) / crop.height);
+  const double center_x = box[0] + box[2] * 0.5f, center_y = box[1] + box[3] * 0.5f;
+  const float grown_width = std::max(box[2], box[3] * aspect_ratio);
   const Stride length = extent(crop, alignment);
   const double scale_x = length.x / (grown_width * padding), scale_y = length.y / (grown_width / aspect_ratio * padding);
   return {scale_x, 0.0, length.x * 0.5 - scale_x * center_x, 0.0, scale_y, length.y * 0.5 - scale_y * center_y};
@@ -90,17 +114,27 @@ Stride heatmap_stride(Size crop, Size heatmap, Alignment alignment) {
 
 void cut_crop(const Photo &photo, const Affine &matrix, Size size, float *crop) {
   const Affine back = invert(matrix);
-  std::vector<Tap> columns(size.width);
-  for (int x = 0; x < size.width; ++x) columns[x] = tap_at(back[0] * x + back[2], photo.width);
-  for (int y = 0; y < size.height; ++y) {
-    const Tap row = tap_at(back[4] * y + back[5], photo.height);
-    const uint8_t *upper = photo.pixels + row.first * photo.stride, *lower = photo.pixels + row.second * photo.stride;
+  const Range across = shown_range(back[0], back[2], size.width, photo.width);
+  const Range down = shown_range(back[4], back[5], size.height, photo.height);
+  const auto scale_x = static_cast<float>(matrix[0]), scale_y = static_cast<float>(matrix[4]);
+  const auto shift_x = static_cast<float>(matrix[0] * across.start + matrix[2]), shift_y = static_cast<float>(matrix[4] * down.start + matrix[5]);
+  const std::vector<Tap> columns = taps_along(scale_x, shift_x, scale_y, across.length, size.width);
+  const std::vector<Tap> rows = taps_along(scale_y, shift_y, scale_x, down.length, size.height);
+
+  static constexpr uint8_t black[kChannels] = {};
+  const auto pixel = [&](int row, int column) {
+    const bool inside = row >= 1 && row <= down.length && column >= 1 && column <= across.length;
+    return inside ? photo.pixels + (down.start + row - 1) * photo.stride + (across.start + column - 1) * kChannels : black;
+  };
+  for (const Tap &row : rows) {
     for (const Tap &column : columns) {
-      const int left = column.first * kChannels, right = column.second * kChannels;
+      const bool inside = row.inside && column.inside;
+      const uint8_t *upper_left = inside ? pixel(row.first, column.first) : black, *upper_right = inside ? pixel(row.first, column.second) : black;
+      const uint8_t *lower_left = inside ? pixel(row.second, column.first) : black, *lower_right = inside ? pixel(row.second, column.second) : black;
       for (int channel = 0; channel < kChannels; ++channel) {
-        const float above = upper[left + channel] * column.first_part + upper[right + channel] * column.second_part;
-        const float below = lower[left + channel] * column.first_part + lower[right + channel] * column.second_part;
-        *crop++ = above * row.first_part + below * row.second_part;
+        const float upper = upper_left[channel] + static_cast<float>(upper_right[channel] - upper_left[channel]) * column.part;
+        const float lower = lower_left[channel] + static_cast<float>(lower_right[channel] - lower_left[channel]) * column.part;
+        *crop++ = upper + (lower - upper) * row.part;
       }
     }
   }

@@ -1,7 +1,6 @@
 #include "golden.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -61,10 +60,10 @@ int whole(const std::string &word, double most) {
   return static_cast<int>(value);
 }
 
-template <size_t Count>
-std::array<double, Count> numbers(const Words &words, size_t first = 0) {
-  std::array<double, Count> values;
-  for (size_t index = 0; index < Count; ++index) values[index] = number(words[first + index]);
+template <typename Array>
+Array numbers(const Words &words, size_t first = 0) {
+  Array values;
+  for (size_t index = 0; index < values.size(); ++index) values[index] = static_cast<typename Array::value_type>(number(words[first + index]));
   return values;
 }
 
@@ -122,10 +121,10 @@ bool check_case(const std::string &folder, const Case &golden, int joints, PoseR
   codec.heatmap = {whole(heatmap_line[1], kLargestSide), whole(heatmap_line[2], kLargestSide)};
   codec.sigma = number(golden.line("sigma", 1)[0]);
   codec.alignment = golden.line("alignment", 1)[0] == "classic" ? Alignment::classic : Alignment::unbiased;
-  const Box box = numbers<4>(golden.line("box", 4));
+  const Box box = numbers<Box>(golden.line("box", 4));
 
   check_box(box, photo);
-  const Affine expected_matrix = numbers<6>(golden.line("affine", 6));
+  const Affine expected_matrix = numbers<Affine>(golden.line("affine", 6));
   const Affine matrix = crop_matrix(box, codec.input, number(golden.line("padding", 1)[0]), codec.alignment);
   double affine_difference = 0;
   for (size_t index = 0; index < matrix.size(); ++index) {
@@ -194,7 +193,7 @@ bool check_refused(const Words &words) {
   const int width = whole(words[2], kLargestSide), height = whole(words[3], kLargestSide);
   bool refused = false;
   try {
-    check_box(numbers<4>(words, 4), {nullptr, width, height, int64_t{width} * 3});
+    check_box(numbers<Box>(words, 4), {nullptr, width, height, int64_t{width} * 3});
   } catch (const Error &) {
     refused = true;
   }

@@ -254,7 +254,7 @@ void Network::run(const float *crop, float *heatmaps) {
   require(state.api.UnlockTensorBuffer(state.input.buffer), "LiteRT does not take the input back");
 
   Handle input = state.input.buffer, output = state.output.buffer;
-  require(state.api.RunCompiledModel(state.compiled, 0, 1, &input, 1, &output), "LiteRT cannot run the network");
+  require(state.api.RunCompiledModel(state.compiled, 0, 1, &input, 1, &output), "LiteRT cannot run the network; is its file damaged?");
 
   require(state.api.LockTensorBuffer(state.output.buffer, &memory, litert::kLockRead), "LiteRT does not give the output's memory");
   switch (state.output.type.element) {

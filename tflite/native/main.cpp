@@ -189,7 +189,7 @@ void estimate(const Options &options) {
   for (int run = 0; run <= options.repeat; ++run) {
     const auto start = std::chrono::steady_clock::now();
     if (pose_runner_estimate(runner.get(), photo.pixels.data(), photo.width, photo.height, int64_t{photo.width} * 3, box, keypoints.data()) != 0) {
-      throw Error(options.arguments[1] + ": " + pose_runner_last_error());
+      throw Error(pose_runner_last_error());
     }
     if (run > 0) times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
