@@ -295,6 +295,14 @@ def test_photos_boxes_and_options_that_cannot_be_used_are_refused(program, netwo
     assert "does not begin with 'kpose golden vectors 1'" in answer("--golden", tmp_path)
 
 
+def test_an_answer_that_cannot_be_written_is_an_error(program):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(program), "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr == "pose_runner: cannot write to the standard output\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_random_damage_never_ends_in_a_crash(sanitized_program, networks, photo, tmp_path, precision):

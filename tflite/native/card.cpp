@@ -56,7 +56,8 @@ class Flatbuffer {
     if (place == 0) return {};
     const size_t start = follow(place);
     const uint32_t length = read<uint32_t>(start);
-    if (length > most) throw Error("the file claims " + std::to_string(length) + " bytes where at most " + std::to_string(most) + " are expected");
+    if (length > most)
+      throw Error("the file claims " + std::to_string(length) + " bytes where at most " + std::to_string(most) + " are expected");
     if (size_ - start - 4 < length) fail_damaged();
     return {reinterpret_cast<const char *>(content_) + start + 4, length};
   }
@@ -93,7 +94,8 @@ double positive(const Json &object, const char *name) {
 }
 
 int side(const Json &value) {
-  if (value.kind != Json::Kind::number || !(value.number >= 1 && value.number <= kLargestSide) || value.number != std::floor(value.number)) {
+  if (value.kind != Json::Kind::number || !(value.number >= 1 && value.number <= kLargestSide) ||
+      value.number != std::floor(value.number)) {
     throw Error("its card's 'input_size' must be two whole numbers from 1 to 8192");
   }
   return static_cast<int>(value.number);

@@ -99,8 +99,8 @@ Affine crop_matrix(const Box &box, Size crop, double padding, Alignment alignmen
 
 Affine invert(const Affine &m) {
   const double determinant = m[0] * m[4] - m[1] * m[3];
-  const Affine inverse = {m[4] / determinant, -m[1] / determinant, (m[1] * m[5] - m[4] * m[2]) / determinant,
-                          -m[3] / determinant, m[0] / determinant, (m[3] * m[2] - m[0] * m[5]) / determinant};
+  const Affine inverse = {m[4] / determinant,  -m[1] / determinant, (m[1] * m[5] - m[4] * m[2]) / determinant,
+                          -m[3] / determinant, m[0] / determinant,  (m[3] * m[2] - m[0] * m[5]) / determinant};
   for (const double value : inverse) {
     if (!std::isfinite(value)) throw Error("the box is too small or too large to compute with");
   }
@@ -117,7 +117,8 @@ void cut_crop(const Photo &photo, const Affine &matrix, Size size, float *crop) 
   const Range across = shown_range(back[0], back[2], size.width, photo.width);
   const Range down = shown_range(back[4], back[5], size.height, photo.height);
   const auto scale_x = static_cast<float>(matrix[0]), scale_y = static_cast<float>(matrix[4]);
-  const auto shift_x = static_cast<float>(matrix[0] * across.start + matrix[2]), shift_y = static_cast<float>(matrix[4] * down.start + matrix[5]);
+  const auto shift_x = static_cast<float>(matrix[0] * across.start + matrix[2]),
+             shift_y = static_cast<float>(matrix[4] * down.start + matrix[5]);
   const std::vector<Tap> columns = taps_along(scale_x, shift_x, scale_y, across.length, size.width);
   const std::vector<Tap> rows = taps_along(scale_y, shift_y, scale_x, down.length, size.height);
 
@@ -129,8 +130,10 @@ void cut_crop(const Photo &photo, const Affine &matrix, Size size, float *crop) 
   for (const Tap &row : rows) {
     for (const Tap &column : columns) {
       const bool inside = row.inside && column.inside;
-      const uint8_t *upper_left = inside ? pixel(row.first, column.first) : black, *upper_right = inside ? pixel(row.first, column.second) : black;
-      const uint8_t *lower_left = inside ? pixel(row.second, column.first) : black, *lower_right = inside ? pixel(row.second, column.second) : black;
+      const uint8_t *upper_left = inside ? pixel(row.first, column.first) : black,
+                    *upper_right = inside ? pixel(row.first, column.second) : black;
+      const uint8_t *lower_left = inside ? pixel(row.second, column.first) : black,
+                    *lower_right = inside ? pixel(row.second, column.second) : black;
       for (int channel = 0; channel < kChannels; ++channel) {
         const float upper = upper_left[channel] + static_cast<float>(upper_right[channel] - upper_left[channel]) * column.part;
         const float lower = lower_left[channel] + static_cast<float>(lower_right[channel] - lower_left[channel]) * column.part;

@@ -63,7 +63,8 @@ int whole(const std::string &word, double most) {
 template <typename Array>
 Array numbers(const Words &words, size_t first = 0) {
   Array values;
-  for (size_t index = 0; index < values.size(); ++index) values[index] = static_cast<typename Array::value_type>(number(words[first + index]));
+  for (size_t index = 0; index < values.size(); ++index)
+    values[index] = static_cast<typename Array::value_type>(number(words[first + index]));
   return values;
 }
 
@@ -110,7 +111,7 @@ bool is_right(double difference, double tolerance) { return difference <= tolera
 
 double largest(double difference, double other) { return std::isnan(other) ? other : std::max(difference, other); }
 
-bool check_case(const std::string &folder, const Case &golden, int joints, PoseRunner *runner) {
+bool check_case(const std::string &folder, const Case &golden, int joints, PoseRunner *runner, std::FILE *report) {
   const Words &photo_line = golden.line("photo", 3);
   const int width = whole(photo_line[1], kLargestSide), height = whole(photo_line[2], kLargestSide);
   const auto pixels = read_values<uint8_t>(folder + "/" + photo_line[0], static_cast<size_t>(width) * height * 3);
@@ -168,7 +169,8 @@ bool check_case(const std::string &folder, const Case &golden, int joints, PoseR
                is_right(keypoint_difference, kKeypointTolerance);
   std::string network;
   const PoseSizes sizes = runner == nullptr ? PoseSizes{} : pose_runner_sizes(runner);
-  if (heatmap_line[0] == "network" && sizes.input_height == codec.input.height && sizes.input_width == codec.input.width && sizes.joints == joints) {
+  if (heatmap_line[0] == "network" && sizes.input_height == codec.input.height && sizes.input_width == codec.input.width &&
+      sizes.joints == joints) {
     std::vector<float> found(values);
     if (pose_runner_run(runner, crop.data(), found.data()) != 0) throw Error(pose_runner_last_error());
     double difference = 0, errors = 0, squares = 0;
@@ -184,12 +186,12 @@ bool check_case(const std::string &folder, const Case &golden, int joints, PoseR
     std::snprintf(text, sizeof text, ", heatmaps %.2g (rms %.2g of them)", difference, relative);
     network = text;
   }
-  std::printf("%s %s: affine %.1e, crop %.3f grey levels, keypoints %.1e px%s\n", right ? "right" : "WRONG", golden.name.c_str(),
-              affine_difference, crop_difference, keypoint_difference, network.c_str());
+  std::fprintf(report, "%s %s: affine %.1e, crop %.3f grey levels, keypoints %.1e px%s\n", right ? "right" : "WRONG", golden.name.c_str(),
+               affine_difference, crop_difference, keypoint_difference, network.c_str());
   return right;
 }
 
-bool check_refused(const Words &words) {
+bool check_refused(const Words &words, std::FILE *report) {
   const int width = whole(words[2], kLargestSide), height = whole(words[3], kLargestSide);
   bool refused = false;
   try {
@@ -197,17 +199,17 @@ bool check_refused(const Words &words) {
   } catch (const Error &) {
     refused = true;
   }
-  std::printf("%s box %s: %s\n", refused ? "right" : "WRONG", words[0].c_str(), refused ? "refused" : "not refused");
+  std::fprintf(report, "%s box %s: %s\n", refused ? "right" : "WRONG", words[0].c_str(), refused ? "refused" : "not refused");
   return refused;
 }
 
 }  // namespace
 
-bool check_golden_vectors(const std::string &folder, PoseRunner *runner) {
+bool check_golden_vectors(const std::string &folder, PoseRunner *runner, std::FILE *report) {
   const Index index = read_index(folder);
   bool right = true;
-  for (const Case &golden : index.cases) right = check_case(folder, golden, index.joints, runner) && right;
-  for (const Words &box : index.refused) right = check_refused(box) && right;
+  for (const Case &golden : index.cases) right = check_case(folder, golden, index.joints, runner, report) && right;
+  for (const Words &box : index.refused) right = check_refused(box, report) && right;
   return right;
 }
 

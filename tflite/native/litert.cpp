@@ -203,7 +203,8 @@ Network::Network(const ModelFile &file, const std::string &litert_path, int thre
   require(api.GetModelSignature(state.model, 0, &signature), "LiteRT cannot describe it");
   require(api.GetNumSignatureInputs(signature, &inputs), "LiteRT cannot describe its inputs");
   require(api.GetNumSignatureOutputs(signature, &outputs), "LiteRT cannot describe its outputs");
-  if (inputs != 1 || outputs != 1) throw Error("it has " + std::to_string(inputs) + " inputs and " + std::to_string(outputs) + " outputs, not one each");
+  if (inputs != 1 || outputs != 1)
+    throw Error("it has " + std::to_string(inputs) + " inputs and " + std::to_string(outputs) + " outputs, not one each");
   require(api.GetSignatureInputTensorByIndex(signature, 0, &tensor), "LiteRT cannot describe its input");
   state.input = describe(api, tensor, "input");
   require(api.GetSignatureOutputTensorByIndex(signature, 0, &tensor), "LiteRT cannot describe its output");
@@ -214,7 +215,8 @@ Network::Network(const ModelFile &file, const std::string &litert_path, int thre
                 std::to_string(input.width) + ", 3): the card is another network's");
   }
   if (out[0] != 1 || out[1] < 2 || out[2] < 2 || out[3] != joints) {
-    throw Error("its output is " + shape(state.output.type) + ", but its card has " + std::to_string(joints) + " joints: the card is another network's");
+    throw Error("its output is " + shape(state.output.type) + ", but its card has " + std::to_string(joints) +
+                " joints: the card is another network's");
   }
 
   state.options = Owned(api.DestroyOptions);

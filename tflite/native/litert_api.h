@@ -11,7 +11,7 @@ using Status = int;  // 0 is success
 
 constexpr int kElementFloat32 = 1, kElementUInt8 = 3, kElementInt8 = 9;
 constexpr int kQuantizedPerTensor = 1;
-constexpr int kCpu = 1, kGpu = 2;            // bits
+constexpr int kCpu = 1, kGpu = 2;  // bits
 constexpr int kLockRead = 0, kLockWrite = 1;
 constexpr int kAnyInteger = 2, kAnyString = 8;
 constexpr int kOptionRuntimeFolder = 22, kOptionAccelerators = 24, kOptionLeastSeverity = 25;

@@ -1,4 +1,6 @@
 // pose_runner: one person's keypoints in a photo, as JSON. See kUsage.
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -79,7 +81,8 @@ Options parse_options(int count, char **values) {
       options.card = true;
       continue;
     }
-    if (name != "--size" && name != "--litert" && name != "--accelerator" && name != "--threads" && name != "--repeat" && name != "--golden") {
+    if (name != "--size" && name != "--litert" && name != "--accelerator" && name != "--threads" && name != "--repeat" &&
+        name != "--golden") {
       throw Error("there is no option " + name + "; see --help");
     }
     if (++index == count) throw Error(name + " needs a value; see --help");
@@ -130,7 +133,8 @@ PhotoFile read_photo(const std::string &path, const std::optional<std::pair<int,
   if (size) {
     std::tie(photo.width, photo.height) = *size;
   } else {
-    if (file.get() != 'P' || file.get() != '6') throw Error(path + " is no binary PPM picture; of raw RGB say the size, --size WIDTHxHEIGHT");
+    if (file.get() != 'P' || file.get() != '6')
+      throw Error(path + " is no binary PPM picture; of raw RGB say the size, --size WIDTHxHEIGHT");
     photo.width = ppm_number(file, path);
     photo.height = ppm_number(file, path);
     if (ppm_number(file, path) != 255) throw Error(path + " has not 8 bits a channel");
@@ -166,19 +170,19 @@ Runner open_runner(const Options &options) {
   return runner;
 }
 
-void print_keypoints(PoseRunner *runner, const std::vector<float> &keypoints, std::optional<double> milliseconds) {
-  std::printf("{\"accelerator\": \"%s\", ", pose_runner_accelerator(runner));
-  if (milliseconds) std::printf("\"median_milliseconds\": %.3f, ", *milliseconds);
-  std::printf("\"keypoints\": [");
+void print_keypoints(PoseRunner *runner, const std::vector<float> &keypoints, std::optional<double> milliseconds, std::FILE *answers) {
+  std::fprintf(answers, "{\"accelerator\": \"%s\", ", pose_runner_accelerator(runner));
+  if (milliseconds) std::fprintf(answers, "\"median_milliseconds\": %.3f, ", *milliseconds);
+  std::fprintf(answers, "\"keypoints\": [");
   for (int32_t joint = 0; joint < pose_runner_sizes(runner).joints; ++joint) {
     const float *values = &keypoints[static_cast<size_t>(joint) * 3];
-    std::printf("%s\n  {\"joint\": %s, \"x\": %.4f, \"y\": %.4f, \"score\": %.5f}", joint ? "," : "",
-                kpose::quoted(pose_runner_joint_name(runner, joint)).c_str(), values[0], values[1], values[2]);
+    std::fprintf(answers, "%s\n  {\"joint\": %s, \"x\": %.4f, \"y\": %.4f, \"score\": %.5f}", joint ? "," : "",
+                 kpose::quoted(pose_runner_joint_name(runner, joint)).c_str(), values[0], values[1], values[2]);
   }
-  std::printf("\n]}\n");
+  std::fprintf(answers, "\n]}\n");
 }
 
-void estimate(const Options &options) {
+void estimate(const Options &options, std::FILE *answers) {
   const PhotoFile photo = read_photo(options.arguments[1], options.size);
   float box[4];
   for (size_t index = 0; index < 4; ++index) box[index] = static_cast<float>(kpose::parse_number(options.arguments[2 + index]));
@@ -188,29 +192,30 @@ void estimate(const Options &options) {
   // The first run warms up and is not measured.
   for (int run = 0; run <= options.repeat; ++run) {
     const auto start = std::chrono::steady_clock::now();
-    if (pose_runner_estimate(runner.get(), photo.pixels.data(), photo.width, photo.height, int64_t{photo.width} * 3, box, keypoints.data()) != 0) {
+    if (pose_runner_estimate(runner.get(), photo.pixels.data(), photo.width, photo.height, int64_t{photo.width} * 3, box,
+                             keypoints.data()) != 0) {
       throw Error(pose_runner_last_error());
     }
     if (run > 0) times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
   std::sort(times.begin(), times.end());
-  print_keypoints(runner.get(), keypoints, times.empty() ? std::nullopt : std::optional(times[times.size() / 2]));
+  print_keypoints(runner.get(), keypoints, times.empty() ? std::nullopt : std::optional(times[times.size() / 2]), answers);
 }
 
-int run(const Options &options) {
+int run(const Options &options, std::FILE *answers) {
   const size_t count = options.arguments.size();
   if (options.help) {
-    std::fputs(kUsage, stdout);
+    std::fputs(kUsage, answers);
   } else if (!options.golden.empty()) {
     if (count > 1) throw Error("--golden takes a network and nothing else; see --help");
     const Runner runner = count == 1 ? open_runner(options) : nullptr;
-    return kpose::check_golden_vectors(options.golden, runner.get()) ? 0 : kWrong;
+    return kpose::check_golden_vectors(options.golden, runner.get(), answers) ? 0 : kWrong;
   } else if (options.card) {
     if (count != 1) throw Error("--card takes a network and nothing else; see --help");
-    std::puts(pose_runner_card(open_runner(options).get()));
+    std::fprintf(answers, "%s\n", pose_runner_card(open_runner(options).get()));
   } else {
     if (count != 6) throw Error("expected a network, a photo and the four numbers of a box; see --help");
-    estimate(options);
+    estimate(options, answers);
   }
   return 0;
 }
@@ -219,7 +224,12 @@ int run(const Options &options) {
 
 int main(int count, char **values) {
   try {
-    return run(parse_options(count, values));
+    // LiteRT's accelerators write to standard output, too; that is sent to the errors, so that ours is JSON and nothing else.
+    const std::unique_ptr<std::FILE, int (*)(std::FILE *)> answers(fdopen(dup(STDOUT_FILENO), "w"), std::fclose);
+    if (answers == nullptr || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) throw Error("cannot write to the standard output");
+    const int status = run(parse_options(count, values), answers.get());
+    if (std::fflush(answers.get()) != 0) throw Error("cannot write to the standard output");
+    return status;
   } catch (const std::exception &error) {
     std::fprintf(stderr, "pose_runner: %s\n", error.what());
     return kRefused;

@@ -19,7 +19,8 @@ using kpose::Photo;
 using kpose::Processor;
 
 struct PoseRunner {
-  explicit PoseRunner(const std::string &model_path) : file(model_path), card(kpose::parse_card(kpose::find_card(file.data(), file.size()))) {}
+  explicit PoseRunner(const std::string &model_path)
+      : file(model_path), card(kpose::parse_card(kpose::find_card(file.data(), file.size()))) {}
 
   kpose::ModelFile file;
   kpose::Card card;

@@ -49,7 +49,8 @@ typedef struct PoseSizes {
  * threads: of the CPU, at least 1.
  *
  * Returns NULL on failure; pose_runner_last_error says why. */
-POSE_RUNNER_API PoseRunner *pose_runner_create(const char *model_path, const char *litert_path, int32_t threads, PoseAccelerator accelerator);
+POSE_RUNNER_API PoseRunner *pose_runner_create(const char *model_path, const char *litert_path, int32_t threads,
+                                               PoseAccelerator accelerator);
 
 /* Frees a runner; NULL is allowed. */
 POSE_RUNNER_API void pose_runner_destroy(PoseRunner *runner);
