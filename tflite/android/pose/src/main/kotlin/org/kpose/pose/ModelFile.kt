@@ -4,7 +4,7 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /** How the values of a tensor are stored. */
-enum class ElementType { FLOAT32, UINT8, INT8 }
+enum class ElementType { FLOAT32, INT8 }
 
 /**
  * A tensor as the file describes it.
@@ -49,6 +49,7 @@ class ModelFile private constructor(val card: Card, val input: TensorDescription
             if (output.shape.size != 4 || output.shape[0] != 1 || output.shape[3] != joints || output.shape[1] < 1 || output.shape[2] < 1) {
                 throw PoseException("$source gives ${output.shape}, expected the heatmaps of $joints joints: [1, height, width, $joints]")
             }
+            if (output.type != ElementType.FLOAT32) throw PoseException("$source gives ${output.type}, kpose writes heatmaps of float32")
             return ModelFile(card, input, output)
         }
 
@@ -78,7 +79,7 @@ class ModelFile private constructor(val card: Card, val input: TensorDescription
             val sizes = bytes.vector(tensor, TENSOR_SHAPE, mostEntries = 8)
             val shape = List(sizes.size) { bytes.int(sizes.entry(it, width = 4)) }
             val code = bytes.byte(tensor, TENSOR_TYPE, absent = 0)
-            val type = TYPES[code] ?: throw PoseException("$source has an input or output of type $code, kpose writes float32 or 8 bits")
+            val type = TYPES[code] ?: throw PoseException("$source has an input or output of type $code, kpose writes float32 and int8")
             val quantisation = bytes.table(tensor, TENSOR_QUANTISATION)
             val scales = quantisation?.let { bytes.vector(it, QUANTISATION_SCALE, MOST_CHANNELS) }
             val zeros = quantisation?.let { bytes.vector(it, QUANTISATION_ZERO, MOST_CHANNELS) }
@@ -115,7 +116,7 @@ class ModelFile private constructor(val card: Card, val input: TensorDescription
         private const val TENSOR_QUANTISATION = 4
         private const val QUANTISATION_SCALE = 2
         private const val QUANTISATION_ZERO = 3
-        private val TYPES = mapOf(0 to ElementType.FLOAT32, 3 to ElementType.UINT8, 9 to ElementType.INT8)
+        private val TYPES = mapOf(0 to ElementType.FLOAT32, 9 to ElementType.INT8)
     }
 }
 
