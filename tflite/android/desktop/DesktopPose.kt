@@ -16,7 +16,7 @@ import org.kpose.pose.PoseTracker
 import org.kpose.pose.Receipt
 import org.kpose.pose.Size
 
-private const val USAGE = """DesktopPose JNI_LIBRARY LITERT_LIBRARY MODEL receipt GOLDEN_FOLDER [REPORT.json]
+private const val USAGE = """DesktopPose JNI_LIBRARY LITERT_LIBRARY MODEL receipt GOLDEN_FOLDER RUNS [REPORT.json]
 DesktopPose JNI_LIBRARY LITERT_LIBRARY MODEL find PHOTO X Y WIDTH HEIGHT [flip]
 DesktopPose JNI_LIBRARY LITERT_LIBRARY MODEL track PHOTO PHOTO ..."""
 
@@ -34,8 +34,8 @@ fun main(arguments: Array<String>) {
             "receipt" -> {
                 val vectors = GoldenVectors.read { File(rest[0], it).readBytes() }
                 val places = listOf(DesktopAccelerator.CPU, DesktopAccelerator.GPU).associate { it.name to { open(it) } }
-                val receipt = Receipt.measure("desktop JVM", file.card, vectors, places)
-                rest.getOrNull(1)?.let { File(it).writeText(receipt.json()) }
+                val receipt = Receipt.measure("desktop JVM", file.card, vectors, places, runs = rest[1].toInt())
+                rest.getOrNull(2)?.let { File(it).writeText(receipt.json()) }
                 print(receipt.text())
             }
             "find" -> open(DesktopAccelerator.CPU).use { network ->
