@@ -13,11 +13,12 @@ INPUTS := pyproject.toml setup.py constraints.txt
 CORE := $(VENV)/.kpose-core
 DEV := $(VENV)/.kpose-dev
 TORCH := $(VENV)/.kpose-torch
+KOTLIN := $(VENV)/.kpose-kotlin
 # Lies in the environment while pip works there: what an interrupt left behind is thrown away, not mended.
 UNFINISHED := $(VENV)/.kpose-unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all lint format lock clean
+.PHONY: help quickstart test test-all android-tools lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -30,6 +31,8 @@ test: lint  ## lint, then every test but the slow ones
 
 test-all: lint $(TORCH)  ## lint, then every test, those against PyTorch too
 	@$(BIN)/python -m pytest
+
+android-tools: $(KOTLIN)  ## the Kotlin compiler, for tests/tflite/test_android.py; Java and JUnit come from apt-get (see its head)
 
 lint: $(DEV)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check --quiet .
@@ -65,6 +68,11 @@ $(DEV): $(INPUTS)
 $(TORCH): $(INPUTS) | $(DEV)
 	$(call install,'.[torch]')
 	@touch $(CORE) $(DEV) $@
+
+# The compiler lies inside of a Jupyter kernel, whose other parts are not needed.
+$(KOTLIN): | $(DEV)
+	@$(BIN)/python -m pip install --quiet --no-deps kotlin-jupyter-kernel==0.19.0.944
+	@touch $@
 
 define check_python
 { $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null \

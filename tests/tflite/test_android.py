@@ -1,10 +1,10 @@
-"""The Kotlin library of `tflite/android`, compiled by the Kotlin compiler and run on the desktop JVM; tflite/android/README.md says what of.
+"""The Kotlin library of `tflite/android`, compiled by the Kotlin compiler and run on the desktop JVM.
 
-What a machine may lack, and `make android-tools` and apt-get install:
+What a machine may lack, and where it comes from:
 
-* the Kotlin compiler: `pip install --no-deps kotlin-jupyter-kernel`, inside of which it is;
-* Java, JUnit, Android's classes: Debian's `openjdk-17-jdk-headless`, `junit4`, and `android-sdk-platform-23` (not in bookworm). The last two
-  are files alone: `dpkg-deb -x` into a folder will do, which KPOSE_DEBIAN_ROOT names.
+* the Kotlin compiler: `make android-tools`;
+* Java, JUnit, Android's classes: Debian's `openjdk-17-jdk-headless`, `junit4` and `android-sdk-platform-23` (in bullseye and sid). The last
+  two, with the packages they depend on, need not be installed: `dpkg-deb -x` into a folder will do, which KPOSE_DEBIAN_ROOT names.
 """
 
 from __future__ import annotations
@@ -71,7 +71,16 @@ def standard_library() -> Path:
 
 def compile_kotlin(target: Path, sources: list[Path], library: Path, *class_paths: Path, options: tuple[str, ...] = ()) -> Path:
     files = [file for source in sources for file in ([source] if source.is_file() else sorted(source.rglob("*.kt")))]
-    compiler = ["java", "-cp", str(library.parent / "*"), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler", "-no-stdlib", "-no-reflect"]
+    # One compilation is over before Java's better optimiser pays.
+    compiler = [
+        "java",
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        str(library.parent / "*"),
+        "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
+        "-no-stdlib",
+        "-no-reflect",
+    ]
     # -Werror: a warning of the compiler is an error, such as something unused or deprecated.
     run(*compiler, "-jvm-target", "11", "-Werror", *options, "-classpath", class_path(library, *class_paths), "-d", target, *files)
     return target
