@@ -72,17 +72,11 @@ def standard_library() -> Path:
 def compile_kotlin(target: Path, sources: list[Path], library: Path, *class_paths: Path, options: tuple[str, ...] = ()) -> Path:
     files = [file for source in sources for file in ([source] if source.is_file() else sorted(source.rglob("*.kt")))]
     # One compilation is over before Java's better optimiser pays.
-    compiler = [
-        "java",
-        "-XX:TieredStopAtLevel=1",
-        "-cp",
-        str(library.parent / "*"),
-        "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
-        "-no-stdlib",
-        "-no-reflect",
-    ]
-    # -Werror: a warning of the compiler is an error, such as something unused or deprecated.
-    run(*compiler, "-jvm-target", "11", "-Werror", *options, "-classpath", class_path(library, *class_paths), "-d", target, *files)
+    java = ["java", "-XX:TieredStopAtLevel=1", "-cp", str(library.parent / "*")]
+    # -Werror: what the compiler warns of, such as something unused or deprecated, is an error.
+    settings = ["-no-stdlib", "-no-reflect", "-jvm-target", "11", "-Werror", *options]
+    compiler = [*java, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler", *settings]
+    run(*compiler, "-classpath", class_path(library, *class_paths), "-d", target, *files)
     return target
 
 
