@@ -172,9 +172,10 @@ def picture(path: Path, seed: int = 0) -> Path:
 def test_finds_what_python_finds(desktop, models, tmp_path, precision, flip):
     model, photo = models / f"{precision}.tflite", picture(tmp_path / "photo.png")
     box = [-20, 10, 90, 100]
-    ((expected,),) = [TFLiteRunner(model, threads=1, flip=flip)(photo, [box])]
+    (expected,) = TFLiteRunner(model, threads=1, flip=flip)(photo, [box])
     ((keypoints, _, score),) = people(desktop(model, "find", photo, *box, *(["flip"] if flip else [])))
-    np.testing.assert_allclose(keypoints, expected[0].keypoints, atol=0.01)
+    # Crops are equal to the bit, and LiteRT is the same: what is left is the rounding of what is printed.
+    np.testing.assert_allclose(keypoints, expected[0].keypoints, atol=1e-3)
     assert score == pytest.approx(expected[0].score, abs=1e-4)
 
 
@@ -186,7 +187,7 @@ def test_follows_the_box_that_python_would_follow(desktop, models, tmp_path):
     box = whole
     for photo, (keypoints, found_in, _) in zip(photos, people(desktop(model, "track", *photos)), strict=True):
         np.testing.assert_allclose(found_in, box, atol=0.01)
-        ((expected,),) = runner(photo, [box])[:1]
+        ((expected,),) = runner(photo, [box])
         np.testing.assert_allclose(keypoints, expected.keypoints, atol=0.01)
         following = refinement.next_box(expected.keypoints, whole)
         box = whole if following is None else following

@@ -62,8 +62,8 @@ data class Card(
                 permutation[right] = left
             }
             val size = card.integers("input_size")
-            if (size.size != 2 || size.any { it !in 1..LARGEST_SIDE }) {
-                throw PoseException("$source: 'input_size' must be height and width in 1..$LARGEST_SIDE, found $size")
+            if (size.size != 2 || size.any { it !in SMALLEST_SIDE..LARGEST_SIDE }) {
+                throw PoseException("$source: 'input_size' must be height and width in $SMALLEST_SIDE..$LARGEST_SIDE, found $size")
             }
             val spread = if (codec.has("stage_spread")) codec.numbers("stage_spread").lastOrNull() ?: 1.0 else 1.0
             val sigma = codec.positive("sigma") * spread
@@ -86,6 +86,8 @@ data class Card(
             enumValues<T>().firstOrNull { it.name.lowercase() == name }
                 ?: throw PoseException("$what is '$name', known are ${enumValues<T>().joinToString { it.name.lowercase() }}")
 
+        // Between pixel centres a single pixel has no length.
+        private const val SMALLEST_SIDE = 2
         private const val LARGEST_SIDE = 8192
         private const val LARGEST_SIGMA = 64.0
     }

@@ -74,17 +74,25 @@ data class CropMap(val scaleX: Double, val scaleY: Double, val shiftX: Double, v
          * @param cropSize of the crop.
          * @param padding factor on both sides.
          * @param alignment how the crop's sides are measured.
+         * @throws PoseException when the box is beyond what numbers can tell apart.
          */
         fun of(box: Box, cropSize: Size, padding: Double, alignment: Alignment): CropMap {
-            val aspectRatio = cropSize.width.toDouble() / cropSize.height
-            val grown = max(box.width, box.height * aspectRatio)
+            // In 32 bits up to the padding, as in Python: see cutCrop.
+            val aspectRatio = (cropSize.width.toDouble() / cropSize.height).toFloat()
+            val (x, y, width, height) = listOf(box.x, box.y, box.width, box.height).map { it.toFloat() }
+            val grown = max(width, height * aspectRatio)
             val across = alignment.extent(cropSize.width)
             val down = alignment.extent(cropSize.height)
             val scaleX = across / (grown * padding)
             val scaleY = down / (grown / aspectRatio * padding)
-            val centerX = box.x + box.width * 0.5
-            val centerY = box.y + box.height * 0.5
-            return CropMap(scaleX, scaleY, across * 0.5 - scaleX * centerX, down * 0.5 - scaleY * centerY)
+            val centerX = x + width * 0.5f
+            val centerY = y + height * 0.5f
+            val map = CropMap(scaleX, scaleY, across * 0.5 - scaleX * centerX, down * 0.5 - scaleY * centerY)
+            // 0 x infinity and the like are NaN.
+            if (!(map.toImageX(across) - map.toImageX(0.0) > 0 && map.toImageY(down) - map.toImageY(0.0) > 0)) {
+                throw PoseException("box $box is too small or too large to compute with")
+            }
+            return map
         }
     }
 }

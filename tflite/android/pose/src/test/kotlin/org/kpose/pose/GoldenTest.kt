@@ -23,7 +23,8 @@ class GoldenTest {
 
     @Test
     fun crops() = forEachCase { case ->
-        assertTrue("${case.name} ${case.cropDifference(case.crop())}", case.cropDifference(case.crop()) < 0.1)
+        // Half a step of what is stored: they are equal, see cutCrop.
+        assertTrue("${case.name} ${case.cropDifference(case.crop())}", case.cropDifference(case.crop()) <= 1.0 / 512)
     }
 
     @Test

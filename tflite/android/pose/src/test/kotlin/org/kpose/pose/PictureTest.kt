@@ -22,8 +22,8 @@ class PictureTest {
     @Test
     fun fadesToBlackOverOnePixel() {
         val picture = BytePicture(ByteArray(12) { 200.toByte() }, Size(2, 2))
-        val crop = FloatArray(12 * 3)
-        cutCrop(picture, CropMap(scaleX = 2.0, scaleY = 1.0, shiftX = 3.0, shiftY = 0.0), Size(1, 12), crop)
+        val crop = FloatArray(2 * 12 * 3)
+        cutCrop(picture, CropMap(scaleX = 2.0, scaleY = 1.0, shiftX = 3.0, shiftY = 0.0), Size(2, 12), crop)
         val expected = floatArrayOf(0f, 0f, 100f, 200f, 200f, 200f, 100f, 0f, 0f, 0f, 0f, 0f)
         assertArrayEquals(expected, FloatArray(12) { crop[it * 3] }, 1e-4f)
     }

@@ -64,6 +64,8 @@ class PoseRunnerTest {
         val runner = PoseRunner(colourCard(), ColourNetwork(Size(128, 96)))
         assertRefused("has no area") { runner.find(picture, Box(1.0, 1.0, 0.0, 5.0)) }
         assertRefused("NaN or infinity") { runner.find(picture, Box(Double.NaN, 1.0, 5.0, 5.0)) }
+        assertRefused("too small or too large") { runner.find(picture, Box(1.0, 1.0, 1e-300, 1e-300)) }
+        assertRefused("too small or too large") { runner.find(picture, Box(1.0, 1.0, 1e300, 5.0)) }
         assertRefused("outside of the picture of 320 x 240") { runner.find(picture, Box(400.0, 1.0, 5.0, 5.0)) }
         assertRefused("convert it again") { PoseRunner(colourCard(), ColourNetwork(Size(64, 48))) }
         assertRefused("gives 6 heatmaps, its card names 5 joints") {
