@@ -127,7 +127,12 @@ class PoseActivity : ComponentActivity() {
                 open.network.place,
                 open.network.fallbackReason,
                 String.format(
-                    Locale.ROOT, "%.1f ms: crop %.1f, network %.1f, decoding %.1f", times.total, times.cropping, times.network, times.decoding,
+                    Locale.ROOT,
+                    "%.1f ms: crop %.1f, network %.1f, decoding %.1f",
+                    times.total,
+                    times.cropping,
+                    times.network,
+                    times.decoding,
                 ),
             )
             runOnUiThread { overlay.show(pose, open.file.card.limbs, picture.size, lines) }

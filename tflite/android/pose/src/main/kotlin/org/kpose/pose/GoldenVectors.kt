@@ -145,7 +145,9 @@ class GoldenVectors private constructor(val network: String, val cases: List<Gol
                 sigma = words.numbers("sigma", 1).single(),
                 cropSize = cropSize,
                 ofNetwork = heatmaps.first() == "network",
-                heatmaps = Heatmaps(Size(rows, columns), joints, shorts(open, "$name.heatmaps", rows * columns * joints) { it / HEATMAP_UNIT }),
+                heatmaps = Heatmaps(
+                    Size(rows, columns), joints, shorts(open, "$name.heatmaps", rows * columns * joints) { it / HEATMAP_UNIT },
+                ),
                 expectedMap = CropMap(scaleX, scaleY, shiftX, shiftY),
                 expectedCrop = shorts(open, "$name.crop", cropValues) { (it and 0xFFFF) / CROP_UNIT },
                 expectedKeypoints = Decoding.entries.associateWith { decoding ->

@@ -71,7 +71,8 @@ data class Receipt(
             }
             appendLine("  heatmaps of ${place.cases} golden crops differ from Keras' by ${shown(place.differenceFromGolden)} at most")
             appendLine("  joints differ by ${shown(place.keypointDifference)} px at most")
-            if (place !== places.first()) appendLine("  heatmaps differ from ${places.first().place}'s by ${shown(place.differenceFromFirst)} at most")
+            if (place === places.first()) continue
+            appendLine("  heatmaps differ from ${places.first().place}'s by ${shown(place.differenceFromFirst)} at most")
         }
     }
 
@@ -176,7 +177,8 @@ data class Receipt(
         /** NaN if any is: a network that gives NaN must not look exact. */
         private fun largest(differences: List<Double>): Double = differences.fold(0.0, Math::max)
 
-        private fun shown(number: Double): String = String.format(Locale.ROOT, if (number != 0.0 && number < 0.01) "%.2e" else "%.3f", number)
+        private fun shown(number: Double): String =
+            String.format(Locale.ROOT, if (number != 0.0 && number < 0.01) "%.2e" else "%.3f", number)
     }
 }
 

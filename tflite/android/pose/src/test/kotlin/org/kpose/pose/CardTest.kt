@@ -35,7 +35,8 @@ class CardTest {
 
     private companion object {
         const val CARD = """{"name": "lite_mobilenet_v3", "input_size": [256, 192], "box_padding": 1.25,
-            "codec": {"name": "gaussian", "sigma": 2.0, "center": "exact", "alignment": "unbiased", "decoding": "dark", "stage_spread": [1, 0.75]},
+            "codec": {"name": "gaussian", "sigma": 2.0, "center": "exact", "alignment": "unbiased", "decoding": "dark",
+            "stage_spread": [1, 0.75]},
             "skeleton": {"joint_names": ["nose", "left_eye", "right_eye"], "left_right_pairs": [["left_eye", "right_eye"]],
             "limbs": [["nose", "left_eye"], ["nose", "right_eye"]], "oks_sigmas": null}}"""
     }

@@ -12,7 +12,9 @@ class PictureTest {
         val bytes = ByteArray(2 * 16) { -1 }
         for (y in 0 until 2) {
             for (x in 0 until 3) {
-                for ((channel, shift) in listOf(16, 8, 0).withIndex()) bytes[y * 16 + x * 4 + channel] = (packed.rgb(x, y) shr shift).toByte()
+                for ((channel, shift) in listOf(16, 8, 0).withIndex()) {
+                    bytes[y * 16 + x * 4 + channel] = (packed.rgb(x, y) shr shift).toByte()
+                }
             }
         }
         val rgba = BytePicture(bytes, size, pixelStride = 4, rowStride = 16)

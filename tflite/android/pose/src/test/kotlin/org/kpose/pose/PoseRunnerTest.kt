@@ -50,7 +50,10 @@ class PoseRunnerTest {
     }
 
     @Test
-    fun nobodyHasTheScore0() = assertEquals(0.0, PoseRunner(colourCard(), ColourNetwork(Size(128, 96))).find(dots(size, emptyList()), box).score, 0.0)
+    fun nobodyHasTheScore0() {
+        val runner = PoseRunner(colourCard(), ColourNetwork(Size(128, 96)))
+        assertEquals(0.0, runner.find(dots(size, emptyList()), box).score, 0.0)
+    }
 
     @Test
     fun warmsUp() {

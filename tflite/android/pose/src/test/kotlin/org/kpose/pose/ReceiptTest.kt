@@ -67,7 +67,8 @@ class ReceiptTest {
         assertTrue(network.closed)
     }
 
-    private fun measure(vararg places: Pair<String, () -> Network>) = Receipt.measure("a \"phone\"", card, vectors, mapOf(*places), runs = 2)
+    private fun measure(vararg places: Pair<String, () -> Network>) =
+        Receipt.measure("a \"phone\"", card, vectors, mapOf(*places), runs = 2)
 
     private companion object {
         val SIZE = Size(128, 96)
