@@ -572,8 +572,22 @@ def _add_convert(verbs: argparse._SubParsersAction) -> None:
         "kpose convert runs/lite/best.keras --precision int8 --config configs/coco/lite_mobilenet_v3_256x192.yaml --output pose.tflite",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the .keras file, or the name of a network that comes with kpose")
-    parser.add_argument("--precision", metavar="NAME", default="fp32", help="fp32, fp16 or int8; default: %(default)s")
+    parser.add_argument(
+        "--precision", metavar="NAME", default="fp32", help="fp32, fp16, dynamic, int8 or int8-float-io; default: %(default)s"
+    )
     parser.add_argument("--output", metavar="FILE", required=True, help="the .tflite file to write")
+    parser.add_argument(
+        "--input",
+        metavar="TYPE",
+        dest="inputs",
+        help="of the picture: uint8 or float; default: float, with int8 int8, 128 less than 0..255",
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="decode inside of the graph: x, y in pixels of the crop, and a score, instead of heatmaps"
+    )
+    parser.add_argument(
+        "--keep-float", metavar="auto", help="with int8, leave those operations in float that lose most; tries each by itself, for minutes"
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file whose training people set the ranges of int8 and are compared with Keras; int8 needs it"
     )
@@ -585,9 +599,19 @@ def _convert(options: argparse.Namespace) -> None:
     from kpose.export import check_conversion, convert_tflite, sample_crops
 
     # Before the people are read and cut out.
-    check_conversion(options.output, options.precision, has_samples=options.config is not None)
+    check_conversion(options.output, options.precision, options.config is not None, options.inputs, options.keep_float)
     samples = sample_crops(load_config(options.config), options.samples) if options.config else None
-    print(convert_tflite(options.checkpoint, options.output, options.precision, samples).summary)
+    conversion = convert_tflite(
+        options.checkpoint,
+        options.output,
+        options.precision,
+        samples,
+        inputs=options.inputs,
+        decode=options.decode,
+        keep_float=options.keep_float,
+        samples_source=f"training people of {Path(options.config).name}, chosen with seed 0" if options.config else "",
+    )
+    print(conversion.summary)
 
 
 # --- benchmark -----------------------------------------------------------------------------------------------------------------------

@@ -27,16 +27,21 @@ def gaussian_blur(maps: np.ndarray, size: int, border: Border) -> np.ndarray:
     return _blur_matrix(width, size, border) @ down.reshape(maps.shape)
 
 
+def gaussian_kernel(size: int) -> np.ndarray:
+    """`(size,)`: the kernel of `gaussian_blur` along one side."""
+    import cv2  # here, so that training on crops, which blurs nothing, does without it
+
+    return cv2.getGaussianKernel(size, 0)[:, 0]
+
+
 @functools.lru_cache(maxsize=64)
 def _blur_matrix(length: int, size: int, border: Border) -> np.ndarray:
     """`(length, length)`: blurs a line of pixels. Each row is the kernel, with what lies outside left out or folded back."""
-    import cv2  # here, so that training on crops, which blurs nothing, does without it
-
     reach = size // 2
     places = np.arange(-reach, length + reach) if border == "zero" else np.pad(np.arange(length), reach, mode="reflect")
     line = np.arange(length)
     matrix = np.zeros((length, length))
-    for tap, weight in enumerate(cv2.getGaussianKernel(size, 0)[:, 0]):
+    for tap, weight in enumerate(gaussian_kernel(size)):
         source = places[tap : tap + length]
         inside = (source >= 0) & (source < length)
         np.add.at(matrix, (line[inside], source[inside]), weight)

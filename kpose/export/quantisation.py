@@ -1,10 +1,13 @@
-"""From a float TFLite file to int8: weights by channel, activations by tensor."""
+"""From a float TFLite file to int8: weights by channel, activations by tensor; or the weights alone (`dynamic`)."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -13,33 +16,100 @@ from kpose.export.metadata import INPUT, OUTPUT, pack, read_schema
 
 # By the name of a tensor the smallest and greatest value that it is to hold.
 Ranges = dict[str, tuple[float, float]]
+# How they come from the values of each crop: the outermost of all; the same without the outermost ten-thousandth of each crop's, for a
+# single pixel is not worth that all others are told apart less well; or the mean over the crops of each one's outermost.
+RangeRule = Literal["min-max", "percentile", "average"]
 _OUTERMOST = 1e-4
+# One crop in so many is not shown to the rules, and says which of them is the best.
+_HELD_OUT = 4
 
 
-def quantise(content: bytes, crops: np.ndarray) -> bytes:
+def quantise(content: bytes, ranges: Ranges, kept_float: Sequence[str] = ()) -> bytes:
     """The file in 8-bit integers, from an int8 image (128 less than 0..255) to float32 heatmaps.
 
     Args:
         content: a float32 TFLite file with a signature, see `attach_card`.
-        crops: `(N, H, W, 3)` in 0..255, on which the ranges of the activations are found.
+        ranges: of every tensor that it computes.
+        kept_float: outputs of operations that stay in float32.
 
     Raises:
         KposeError: when LiteRT's quantiser is not installed.
     """
+
+    def recipe(manager: Any, names: Any) -> None:
+        manager.add_static_config(".*", names.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
+        manager.add_quantization_config(".*", names.OUTPUT, algorithm_key="no_quantize")
+        for name in kept_float:
+            manager.add_quantization_config(_scope(name), names.ALL_SUPPORTED, algorithm_key="no_quantize")
+
+    return rearranged_in_integers(_quantised(content, recipe, ranges))
+
+
+def quantise_alone(content: bytes, ranges: Ranges, output: str) -> bytes:
+    """The float file with the one operation of this output in 8-bit integers, see `quantise`."""
+
+    def recipe(manager: Any, names: Any) -> None:
+        manager.add_static_config(_scope(output), names.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
+        manager.add_quantization_config(".*", names.OUTPUT, algorithm_key="no_quantize")
+
+    return _quantised(content, recipe, ranges)
+
+
+def quantise_weights(content: bytes) -> bytes:
+    """The file with the weights of its convolutions and dense layers in 8-bit integers; activations are quantised as they come.
+
+    Raises:
+        KposeError: when LiteRT's quantiser is not installed.
+    """
+    return _quantised(content, lambda manager, names: manager.add_dynamic_config(".*", names.ALL_SUPPORTED, 8), None)
+
+
+def _scope(output: str) -> str:
+    return f"^{re.escape(output)};?$"
+
+
+def _quantised(content: bytes, recipe: Callable[[Any, Any], None], ranges: Ranges | None) -> bytes:
     try:
         from ai_edge_quantizer import qtyping, quantizer, recipe_manager
     except ImportError as error:
         raise KposeError("int8 needs the quantiser of LiteRT, which is not installed; run: pip install 'kpose[lite]'") from error
-    ranges = narrowed(content, activation_ranges(content, crops))
-    recipe = recipe_manager.RecipeManager()
-    recipe.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
-    recipe.add_quantization_config(".*", qtyping.TFLOperationName.OUTPUT, algorithm_key="no_quantize")
+    manager = recipe_manager.RecipeManager()
+    recipe(manager, qtyping.TFLOperationName)
     # Arrays of as many dimensions as the tensors have.
-    statistics = {name: {"min": _array(low), "max": _array(high)} for name, (low, high) in ranges.items()}
+    statistics = {name: {"min": _array(low), "max": _array(high)} for name, (low, high) in (ranges or {}).items()}
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        work = quantizer.Quantizer(bytearray(content), recipe.get_quantization_recipe())
-        return rearranged_in_integers(bytes(work.quantize(statistics, enable_progress_report=False).quantized_model))
+        work = quantizer.Quantizer(bytearray(content), manager.get_quantization_recipe())
+        return bytes(work.quantize(statistics or None, enable_progress_report=False).quantized_model)
+
+
+def best_ranges(content: bytes, crops: np.ndarray) -> tuple[RangeRule, Ranges, dict[str, float]]:
+    """The ranges by which the heatmaps of int8 are nearest to those of float.
+
+    Args:
+        content: see `quantise`.
+        crops: `(N, H, W, 3)` in 0..255. Every rule is tried with three quarters of them, and judged by the heatmaps of the others; fewer
+            than 4 judge nothing.
+
+    Returns:
+        The best rule, its ranges by all crops, and by every rule the relative rms of the heatmaps.
+    """
+    ends = activation_ends(content, crops)
+    shown = np.arange(len(crops)) % _HELD_OUT != _HELD_OUT - 1
+    if shown.all():
+        return "percentile", narrowed(content, activation_ranges(ends, "percentile")), {}
+    expected = run(content, crops[~shown])
+    errors: dict[RangeRule, float] = {}
+    for rule in get_args(RangeRule):
+        ranges = narrowed(content, activation_ranges({name: found[shown] for name, found in ends.items()}, rule))
+        errors[rule] = relative_rms(run(quantise(content, ranges), crops[~shown]), expected)
+    best = min(errors, key=lambda rule: errors[rule])
+    return best, narrowed(content, activation_ranges(ends, best)), {rule: round(error, 5) for rule, error in errors.items()}
+
+
+def relative_rms(values: np.ndarray, expected: np.ndarray) -> float:
+    """Root of the mean squared difference, over that of what is expected."""
+    return float(np.sqrt(np.mean((values - expected) ** 2) / max(np.mean(expected**2), 1e-30)))
 
 
 def rearranged_in_integers(content: bytes) -> bytes:
@@ -65,37 +135,24 @@ def rearranged_in_integers(content: bytes) -> bytes:
     return pack(model, content)
 
 
-def activation_ranges(content: bytes, crops: np.ndarray) -> Ranges:
-    """Smallest and greatest value of every tensor that a float file computes on the crops.
+def activation_ends(content: bytes, crops: np.ndarray) -> dict[str, np.ndarray]:
+    """What every tensor that a float file computes holds of each crop.
 
-    Of each crop the outermost ten-thousandth at either end is left aside: a single pixel is not worth that all others are told apart less
-    well. Not so of the heatmaps, whose few greatest values are the joints. The image has the range that every picture may have.
+    Returns:
+        By the tensor's name `(N, 4)`: smallest and greatest value, and the same without the outermost ten-thousandth at either end. Of
+        the heatmaps nothing is left aside, for their few greatest values are the joints.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    with warnings.catch_warnings():
-        # That all tensors are kept costs memory.
-        warnings.simplefilter("ignore")
-        interpreter = Interpreter(
-            model_content=content,
-            num_threads=2,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-        )
-    interpreter.allocate_tensors()
-    (image,) = interpreter.get_input_details()
+    interpreter = _interpreter(content, preserve=True)
     graph = read_schema("int8").ModelT.InitFromPackedBuf(content).subgraphs[0]
     names = {int(index): graph.tensors[index].name.decode() for operation in graph.operators for index in operation.outputs}
-    ranges = {INPUT: (0.0, 255.0)}
+    ends: dict[str, list[list[float]]] = {name: [] for name in names.values()}
     for crop in crops:
-        interpreter.set_tensor(image["index"], np.asarray(crop[None], np.float32))
-        interpreter.invoke()
+        _invoke(interpreter, crop)
         for index, name in names.items():
             values = interpreter.get_tensor(index)
-            ends = (float(values.min()), float(values.max())) if name == OUTPUT else outer_values(values)
-            low, high = ranges.get(name, ends)
-            ranges[name] = min(low, ends[0]), max(high, ends[1])
-    return ranges
+            outermost = float(values.min()), float(values.max())
+            ends[name].append([*outermost, *(outermost if name == OUTPUT else outer_values(values))])
+    return {name: np.array(found) for name, found in ends.items()}
 
 
 def outer_values(values: np.ndarray) -> tuple[float, float]:
@@ -104,6 +161,59 @@ def outer_values(values: np.ndarray) -> tuple[float, float]:
     left = int(_OUTERMOST * flat.size)
     low, high = np.partition(flat, [left, flat.size - 1 - left])[[left, flat.size - 1 - left]].tolist()
     return low, high
+
+
+def activation_ranges(ends: dict[str, np.ndarray], rule: RangeRule) -> Ranges:
+    """Ranges of every tensor by a rule, from its `activation_ends`.
+
+    The image has the range that every picture may have, and heatmaps the one they had: a peak must not be cut.
+    """
+    ranges = {INPUT: (0.0, 255.0)}
+    for name, found in ends.items():
+        low, high, inner_low, inner_high = found.T
+        if rule == "percentile":
+            ranges[name] = float(inner_low.min()), float(inner_high.max())
+        elif rule == "average" and name != OUTPUT:
+            ranges[name] = float(low.mean()), float(high.mean())
+        else:
+            ranges[name] = float(low.min()), float(high.max())
+    return ranges
+
+
+def run(content: bytes, crops: np.ndarray) -> np.ndarray:
+    """The output of a file for each crop `(N, H, W, 3)` in 0..255, float32."""
+    interpreter = _interpreter(content)
+    (output,) = interpreter.get_output_details()
+    found = []
+    for crop in crops:
+        _invoke(interpreter, crop)
+        found.append(interpreter.get_tensor(output["index"])[0])
+    return np.stack(found)
+
+
+def _invoke(interpreter: Any, crop: np.ndarray) -> None:
+    (image,) = interpreter.get_input_details()
+    values = np.rint(crop[None] - 128.0) if image["dtype"] == np.int8 else crop[None]
+    interpreter.set_tensor(image["index"], values.astype(image["dtype"]))
+    interpreter.invoke()
+
+
+def _interpreter(content: bytes, preserve: bool = False) -> Any:
+    """An interpreter; `preserve`: that also gives what is computed on the way, for which it takes no delegate, and more memory."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    options = {}
+    if preserve:
+        options = {
+            "experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            "experimental_preserve_all_tensors": True,
+        }
+    with warnings.catch_warnings():
+        # That all tensors are kept costs memory.
+        warnings.simplefilter("ignore")
+        interpreter = Interpreter(model_content=content, num_threads=2, **options)
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def narrowed(content: bytes, ranges: Ranges) -> Ranges:

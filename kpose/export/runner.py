@@ -12,7 +12,7 @@ import numpy as np
 from kpose.checkpoint import ModelCard
 from kpose.data.crops import Preparation
 from kpose.errors import KposeError
-from kpose.export.metadata import read_tflite_card
+from kpose.export.metadata import Variant, read_tflite_card, read_tflite_record
 from kpose.inference.litert import open_interpreter
 from kpose.inference.predictor import PoseEstimator
 from kpose.inference.test_time import Member, preparation_from_card
@@ -24,8 +24,65 @@ class _Shape(NamedTuple):
     shape: tuple[int, ...]
 
 
-class TFLiteNetwork:
-    """The network in a TFLite file: from crops in 0..255 to heatmaps.
+class _TFLiteFile:
+    """A TFLite file of kpose, opened: from crops in 0..255 to what it gives for each.
+
+    Attributes:
+        card: what it was trained to expect; the file normalises crops itself.
+    """
+
+    def __init__(self, path: str | Path, threads: int, variant: Variant, output: tuple[int | None, ...]) -> None:
+        if threads < 1:
+            raise KposeError(f"threads must be at least 1, found {threads}")
+        self.name = str(path)
+        self.card = read_tflite_card(path)
+        found = read_tflite_record(path).variant
+        if found != variant:
+            raise KposeError(
+                f"{path} gives {found}, {variant} are needed; convert {'without' if variant == 'heatmaps' else 'with'} --decode"
+            )
+        shape = (1, *self.card.input_size, 3)
+        self._interpreter = open_interpreter(path, threads, "the network of its card", inputs=[shape], outputs=[output])
+        (self._input,), (self._output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        for tensor in (self._input, self._output):
+            if tensor["dtype"] not in (np.float32, np.uint8, np.int8) or (tensor["dtype"] != np.float32 and not tensor["quantization"][0]):
+                raise KposeError(f"{path}: {tensor['name']} is {tensor['dtype'].__name__} without a scale, kpose writes none such")
+
+    def __call__(self, images: Any) -> np.ndarray:
+        """Crops `(B, H, W, 3)` RGB in 0..255 to `(B, ...)` float32."""
+        answers = np.empty((len(images), *self._output["shape"][1:]), np.float32)
+        for image, answer in zip(np.asarray(images, np.float32), answers, strict=True):
+            self._interpreter.set_tensor(self._input["index"], _quantise(image, self._input)[None])
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                raise KposeError(f"{self.name} is damaged, LiteRT cannot run it: {str(error).splitlines()[0][:160]}") from error
+            answer[...] = _dequantise(self._interpreter.get_tensor(self._output["index"])[0], self._output)
+        return answers
+
+
+class TFLiteDecodingNetwork(_TFLiteFile):
+    """The network in a TFLite file that decodes: from crops `(B, H, W, 3)` in 0..255 to keypoints `(B, K, 3)`.
+
+    Keypoints are x, y in the crop frame, and a score.
+
+    Args:
+        path: a file of `kpose.export.convert_tflite` with `decode`.
+        threads: of the CPU.
+
+    Attributes:
+        card: what it was trained to expect; the file normalises crops itself.
+
+    Raises:
+        KposeError: when LiteRT is not installed, or the file is missing, damaged, or not one of kpose's that decode.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 2) -> None:
+        super().__init__(path, threads, "keypoints", (1, None, 3))
+
+
+class TFLiteNetwork(_TFLiteFile):
+    """The network in a TFLite file: from crops `(B, H, W, 3)` in 0..255 to heatmaps `(B, h, w, K)`.
 
     Args:
         path: a file of `kpose.export.convert_tflite`.
@@ -36,34 +93,12 @@ class TFLiteNetwork:
         outputs: with the shape of the heatmaps `(1, h, w, K)`.
 
     Raises:
-        KposeError: when LiteRT is not installed, or the file is missing, damaged, or not one of kpose's.
+        KposeError: when LiteRT is not installed, or the file is missing, damaged, or not one of kpose's that give heatmaps.
     """
 
     def __init__(self, path: str | Path, threads: int = 2) -> None:
-        if threads < 1:
-            raise KposeError(f"threads must be at least 1, found {threads}")
-        self.name = str(path)
-        self.card = read_tflite_card(path)
-        shape = (1, *self.card.input_size, 3)
-        self._interpreter = open_interpreter(path, threads, "the network of its card", inputs=[shape], outputs=[(1, None, None, None)])
-        (self._input,), (self._output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        for tensor in (self._input, self._output):
-            if tensor["dtype"] not in (np.float32, np.uint8, np.int8) or (tensor["dtype"] != np.float32 and not tensor["quantization"][0]):
-                raise KposeError(f"{path}: {tensor['name']} is {tensor['dtype'].__name__} without a scale, kpose writes none such")
+        super().__init__(path, threads, "heatmaps", (1, None, None, None))
         self.outputs = [_Shape(tuple(map(int, self._output["shape"])))]
-
-    def __call__(self, images: Any) -> np.ndarray:
-        """Crops `(B, H, W, 3)` RGB in 0..255 to heatmaps `(B, h, w, K)` float32."""
-        height, width, channels = self.outputs[0].shape[1:]
-        heatmaps = np.empty((len(images), height, width, channels), np.float32)
-        for image, maps in zip(np.asarray(images, np.float32), heatmaps, strict=True):
-            self._interpreter.set_tensor(self._input["index"], _quantise(image, self._input)[None])
-            try:
-                self._interpreter.invoke()
-            except RuntimeError as error:
-                raise KposeError(f"{self.name} is damaged, LiteRT cannot run it: {str(error).splitlines()[0][:160]}") from error
-            maps[...] = _dequantise(self._interpreter.get_tensor(self._output["index"])[0], self._output)
-        return heatmaps
 
     def preparation(self, skeleton: Skeleton) -> Preparation:
         """The crops that it is to see: those of its card, but in 0..255."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,17 +17,21 @@ import tensorflow as tf
 
 from kpose.checkpoint import ModelCard, load_model
 from kpose.errors import KposeError
+from kpose.export.decoding import keypoint_function
+from kpose.export.graphs import Input, joined, with_input
 from kpose.export.inference_network import equalising_scales, inference_network
-from kpose.export.metadata import INPUT, METADATA_NAME, OUTPUT, attach_card
-from kpose.export.quantisation import quantise
-from kpose.export.runner import TFLiteNetwork
+from kpose.export.metadata import INPUT, KEYPOINTS, METADATA_NAME, OUTPUT, ConversionRecord, Samples, attach_card
+from kpose.export.quantisation import best_ranges, quantise, quantise_weights, relative_rms
+from kpose.export.runner import TFLiteDecodingNetwork, TFLiteNetwork
 from kpose.export.samples import drawn_crops
+from kpose.export.sensitivity import sensitive_operations
 from kpose.files import replacing
 from kpose.inference.test_time import compile_forward
 
-Precision = Literal["fp32", "fp16", "int8"]
-# Crops that the file is compared with Keras on.
-_COMPARED = 16
+Precision = Literal["fp32", "fp16", "dynamic", "int8", "int8-float-io"]
+INTEGERS: tuple[Precision, ...] = ("int8", "int8-float-io")
+# Crops that the file is compared with Keras on; and those that say which operations to keep in float, each of which is tried by itself.
+_COMPARED, _TRIED = 16, 16
 
 
 @dataclass(frozen=True)
@@ -34,27 +40,44 @@ class Conversion:
 
     Attributes:
         path: the file.
-        precision: of its weights; with int8 of its activations too.
+        record: how, as it is written in the file.
         size: bytes.
         heatmap_range: greatest less smallest value of Keras' heatmaps of the sample crops.
         largest_difference: between the file's heatmaps and Keras'.
         relative_rms: root of the mean squared difference, over that of Keras' heatmaps.
+        decoding_difference: of the variant that decodes, the greatest distance between its keypoints and those that its codec decodes from
+            the same heatmaps, in pixels of the crop; else None.
     """
 
     path: Path
-    precision: Precision
+    record: ConversionRecord
     size: int
     heatmap_range: float
     largest_difference: float
     relative_rms: float
+    decoding_difference: float | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of its weights; with int8 of its activations too."""
+        return self.record.precision
 
     @property
     def summary(self) -> str:
         """One line."""
-        return (
-            f"{self.path}: {self.precision}, {self.size / 1e6:.2f} MB, differs from Keras by {self.largest_difference:.2g} at most "
-            f"({self.largest_difference / self.heatmap_range:.1e} of the heatmaps' range), by {self.relative_rms:.2e} in the mean (rms)"
-        )
+        parts = [
+            f"{self.path}: {self.precision}, {self.size / 1e6:.2f} MB",
+            f"differs from Keras by {self.largest_difference:.2g} at most "
+            f"({self.largest_difference / self.heatmap_range:.1e} of the heatmaps' range), by {self.relative_rms:.2e} in the mean (rms)",
+        ]
+        if self.decoding_difference is not None:
+            parts.append(f"keypoints within {self.decoding_difference:.1e} px of its codec's")
+        if self.record.ranges:
+            number = self.record.samples.number if self.record.samples else 0
+            parts.append(f"ranges: {self.record.ranges} of {number} crops")
+        if self.record.kept_float:
+            parts.append(f"in float: {', '.join(self.record.kept_float)}")
+        return "; ".join([", ".join(parts[:2]), *parts[2:]])
 
 
 def convert_tflite(
@@ -64,64 +87,110 @@ def convert_tflite(
     samples: np.ndarray | None = None,
     *,
     card: ModelCard | None = None,
+    inputs: Input | None = None,
+    decode: bool = False,
+    keep_float: Literal["auto"] | None = None,
+    samples_source: str = "",
 ) -> Conversion:
     """Write a network as a TFLite file of built-in operations, with its card inside.
 
-    The file takes one crop, `image` `(1, H, W, 3)` RGB in 0..255 (float32; with int8 int8, 128 less), normalises it itself, and gives
-    `heatmaps` `(1, h, w, K)` float32. See `inference_network`.
+    The file takes one crop, `image` `(1, H, W, 3)` RGB in 0..255, normalises it itself, and gives `heatmaps` `(1, h, w, K)` float32, or
+    with `decode` `keypoints` `(1, K, 3)` float32. See `inference_network`.
 
     Args:
         source: the trained network, or its checkpoint.
         path: the file to write, `.tflite`; whole or not at all.
-        precision: fp32; fp16: weights of half the size, computed in float32 on a CPU, in float16 on a GPU; int8: weights by channel and
-            activations of 8 bits, whose ranges are those that `samples` cause.
+        precision: fp32; fp16: weights of half the size, computed in float32 on a CPU, in float16 on a GPU; dynamic: weights of 8 bits, the
+            runtime quantises activations as they come; int8: weights by channel and activations of 8 bits, whose ranges are
+            those that `samples` cause; int8-float-io: the same with a float32 picture.
         samples: crops `(N, H, W, 3)` in 0..255 as users will have them, see `kpose.export.sample_crops`. With int8 at least 1, better
             100; otherwise they only serve the comparison, and drawn figures are taken where there are none.
         card: of the network, where it has none of its own.
+        inputs: type of the picture: float (float32), or uint8, as cameras have it. By default float, with int8 alone int8, 128 less.
+        decode: decode inside of the graph: x, y in the crop frame and a score, as the card's codec does.
+        keep_float: with int8, auto: operations that lose most stay in float32, see `sensitive_operations`; takes minutes.
+        samples_source: whose crops the samples are; is written into the file.
 
     Raises:
         KposeError: when LiteRT is not installed, precision, samples or network are refused, an operation is none of TFLite's own, or the
             file cannot be written.
     """
     path = Path(path)
-    check_conversion(path, precision, samples is not None)
+    check_conversion(path, precision, samples is not None, inputs, keep_float)
     model = source if isinstance(source, keras.Model) else load_model(source)
     card = card or getattr(model, "card", None)
     if card is None:
         raise KposeError(f"network {model.name!r} has no card that says what it expects; load it with kpose.load_model, or give 'card'")
     crops = check_samples(drawn_crops(card.input_size) if samples is None else samples, card.input_size)
     network = inference_network(model, card)
-    if precision == "int8":
+    codec = card.make_codec(network.output_shape[1:3])
+    decoder = keypoint_function(codec) if decode else None
+    record = ConversionRecord(precision=precision)
+    if precision in (*INTEGERS, "dynamic"):
         network = inference_network(model, card, equalising_scales(network, crops))
-    content = attach_card(_built_in_operations(network, half_precision=precision == "fp16"), card, _description(card, precision))
-    if precision == "int8":
-        content = attach_card(quantise(content, crops), card, _description(card, precision))
+    content = attach_card(_built_in_operations(network, half_precision=precision == "fp16"), card, "")
+    if precision in INTEGERS:
+        content, record = _in_integers(content, crops, record, keep_float, samples_source)
+    elif precision == "dynamic":
+        content = quantise_weights(content)
+    if inputs or precision == "int8-float-io":
+        content = with_input(content, inputs or "float")
+    content = attach_card(content, card, _description(card, record), record)
     with replacing(path) as partial:
         partial.write_bytes(content)
-        expected, found = _heatmaps(model, card, crops[:_COMPARED]), TFLiteNetwork(partial)(crops[:_COMPARED])
-    error = found - expected
+        expected, found = keras_heatmaps(model, card, crops[:_COMPARED]), TFLiteNetwork(partial)(crops[:_COMPARED])
+        difference = None
+        if decoder is not None:
+            record = record.model_copy(update={"variant": "keypoints"})
+            content = attach_card(joined(content, _decoder_file(decoder, network)), card, _description(card, record), record)
+            partial.write_bytes(content)
+            keypoints = TFLiteDecodingNetwork(partial)(crops[:_COMPARED])
+            difference = float(np.linalg.norm((keypoints - codec.decode(found))[..., :2], axis=-1).max())
     return Conversion(
         path,
-        precision,
+        record,
         len(content),
         float(np.ptp(expected)),
-        float(np.abs(error).max()),
-        float(np.sqrt(np.mean(error**2) / max(np.mean(expected**2), 1e-30))),
+        float(np.abs(found - expected).max()),
+        relative_rms(found, expected),
+        difference,
     )
 
 
-def check_conversion(path: str | Path, precision: str, has_samples: bool) -> None:
+def _in_integers(
+    content: bytes, crops: np.ndarray, record: ConversionRecord, keep_float: str | None, samples_source: str
+) -> tuple[bytes, ConversionRecord]:
+    rule, ranges, errors = best_ranges(content, crops)
+    kept = sensitive_operations(content, ranges, crops[-_TRIED:]).kept if keep_float else []
+    digest = hashlib.sha256(np.rint(crops).astype(np.uint8).tobytes()).hexdigest()
+    samples = Samples(number=len(crops), sha256=digest, source=samples_source)
+    found = {"samples": samples, "ranges": rule, "range_errors": errors, "kept_float": kept}
+    return quantise(content, ranges, kept), record.model_copy(update=found)
+
+
+def check_conversion(path: str | Path, precision: str, has_samples: bool, inputs: str | None = None, keep_float: str | None = None) -> None:
     """What can be refused before anything is read.
 
     Raises:
-        KposeError: when there is no such precision, the file's name does not end in `.tflite`, or int8 has no sample crops.
+        KposeError: when there is no such precision or input, the file's name does not end in `.tflite`, int8 has no sample crops, or what
+            is asked for goes not together.
     """
     if precision not in get_args(Precision):
         raise KposeError(f"there is no precision {precision!r}; there are {', '.join(get_args(Precision))}")
+    if inputs not in (None, *get_args(Input)):
+        raise KposeError(f"there is no input {inputs!r}; there are {', '.join(get_args(Input))}")
+    if keep_float not in (None, "auto"):
+        raise KposeError(f"operations are kept in float by 'auto' alone, found {keep_float!r}")
     if Path(path).suffix != ".tflite":
         raise KposeError(f"cannot convert to {path}: the file's name ends in .tflite")
-    if precision == "int8" and not has_samples:
-        raise KposeError("int8 needs sample crops for the ranges of its activations; give a configuration with training people, --config")
+    if precision == "int8-float-io" and inputs == "uint8":
+        raise KposeError("int8-float-io takes a float picture; for a uint8 one convert with precision int8 and input uint8")
+    if keep_float and precision not in INTEGERS:
+        raise KposeError(f"in {precision} no operation is in integers; keep operations in float with precision int8")
+    if precision in INTEGERS and not has_samples:
+        raise KposeError(
+            f"{precision} needs sample crops for the ranges of its activations; give a configuration with training people, --config"
+        )
 
 
 def check_samples(samples: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
@@ -143,9 +212,24 @@ def check_samples(samples: np.ndarray, input_size: tuple[int, int]) -> np.ndarra
 
 def _built_in_operations(network: keras.Model, half_precision: bool) -> bytes:
     """The float TFLite file of an `inference_network`."""
-    signature = [tf.TensorSpec(network.inputs[0].shape, tf.float32, name=INPUT)]
-    function = tf.function(lambda image: {OUTPUT: network(image, training=False)}, input_signature=signature, autograph=False)
-    concrete = function.get_concrete_function()
+
+    def function(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {OUTPUT: network(image, training=False)}
+
+    return _converted(function, tf.TensorSpec(network.inputs[0].shape, tf.float32, name=INPUT), network.name, half_precision)
+
+
+def _decoder_file(decoder: Callable[[tf.Tensor], tf.Tensor], network: keras.Model) -> bytes:
+    """The float TFLite file of what decodes the network's heatmaps."""
+
+    def function(heatmaps: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {KEYPOINTS: decoder(heatmaps)}
+
+    return _converted(function, tf.TensorSpec(network.outputs[0].shape, tf.float32, name=OUTPUT), network.name, half_precision=False)
+
+
+def _converted(function: Callable[..., dict[str, tf.Tensor]], signature: tf.TensorSpec, name: str, half_precision: bool) -> bytes:
+    concrete = tf.function(function, input_signature=[signature], autograph=False).get_concrete_function()
     # Without the network as second argument: its weights become constants, and nothing of them is left over.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     if half_precision:
@@ -166,22 +250,26 @@ def _built_in_operations(network: keras.Model, half_precision: bool) -> bytes:
         # Their names begin with those of network and layer.
         places = [operation.name for operation in concrete.graph.get_operations() if operation.type in kinds]
         raise KposeError(
-            f"network {network.name!r} cannot be exported: TFLite has no operation of its own for {', '.join(kinds)}"
+            f"network {name!r} cannot be exported: TFLite has no operation of its own for {', '.join(kinds)}"
             f"{' in ' if places else ''}{', '.join(places[:4])}; replace that layer"
         ) from error
     finally:
         logger.setLevel(level)
 
 
-def _heatmaps(model: keras.Model, card: ModelCard, crops: np.ndarray) -> np.ndarray:
-    """What the trained network says."""
+def keras_heatmaps(model: keras.Model, card: ModelCard, crops: np.ndarray) -> np.ndarray:
+    """What the trained network says to crops `(N, H, W, 3)` float32 in 0..255."""
     mean, std = np.asarray(card.mean, np.float32), np.asarray(card.std, np.float32)
     return compile_forward(model, len(crops))((crops / np.float32(255) - mean) / std)
 
 
-def _description(card: ModelCard, precision: Precision) -> str:
+def _description(card: ModelCard, record: ConversionRecord) -> str:
     (height, width), joints = card.input_size, card.make_skeleton().num_joints
+    if record.variant == "heatmaps":
+        outputs, how = f"heatmaps of {joints} joints", "How crops are cut and heatmaps decoded"
+    else:
+        outputs, how = f"x, y (crop pixels) and score of {joints} joints", "How crops are cut"
     return (
-        f"{card.name}, {precision}: one person's crop, {height} x {width} RGB in 0..255, to heatmaps of {joints} joints. "
-        f"How crops are cut and heatmaps decoded: metadata {METADATA_NAME}. Licence: {card.licence or 'not stated'}"
+        f"{card.name}, {record.precision}: one person's crop, {height} x {width} RGB in 0..255, to {outputs}. "
+        f"{how}: metadata {METADATA_NAME}. Licence: {card.licence or 'not stated'}"
     )

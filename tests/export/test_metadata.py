@@ -111,8 +111,8 @@ def _forget(model) -> None:
     [
         (_forget, r"has no card of kpose inside; make it with kpose convert"),
         (_crowd, r"claims 1000 entries of metadata.*file refused"),
-        (_point_nowhere, r"its card is in buffer 1073741824 of"),
-        (_claim_size, r"its card claims 1048577 bytes.*file refused"),
+        (_point_nowhere, r"its kpose_card is in buffer 1073741824 of"),
+        (_claim_size, r"its kpose_card claims 1048577 bytes.*file refused"),
         (_spoil_card, r"its card is not valid: name: "),
     ],
 )

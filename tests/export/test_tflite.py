@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import keras
 import numpy as np
 import pytest
@@ -8,10 +10,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kpose.checkpoint import save_model
 from kpose.errors import KposeError
-from kpose.export import TFLiteNetwork, convert_tflite
+from kpose.export import TFLiteDecodingNetwork, TFLiteNetwork, convert_tflite, read_tflite_record
 from kpose.export.inference_network import equalising_scales, inference_network
 from kpose.export.metadata import attach_card
-from kpose.export.quantisation import activation_ranges, narrowed
+from kpose.export.quantisation import activation_ends, activation_ranges, narrowed
 from kpose.export.samples import drawn_crops
 from kpose.export.tflite import _built_in_operations
 from kpose.models import build_model
@@ -71,6 +73,14 @@ def test_weights_are_quantised_by_channel(files):
             assert len(kernel.quantization.scale) == kernel.shape[0 if kind == "CONV_2D" else 3]
 
 
+def test_rules_for_ranges_differ_in_what_they_leave_aside():
+    ends = {"inside": np.array([[-4.0, 8.0, -1.0, 2.0], [-2.0, 4.0, -2.0, 4.0]]), "heatmaps": np.array([[0.0, 1.0] * 2, [0.0, 3.0] * 2])}
+    found = {rule: activation_ranges(ends, rule) for rule in ("min-max", "percentile", "average")}
+    assert [found[rule]["inside"] for rule in found] == [(-4, 8), (-2, 4), (-3, 6)]
+    assert {ranges["heatmaps"] for ranges in found.values()} == {(0, 3)}
+    assert {ranges["image"] for ranges in found.values()} == {(0, 255)}
+
+
 def test_a_dead_channel_keeps_its_bias_in_int8(crops, tmp_path):
     """Counted in steps as small as its weights, the bias would not fit into 32 bits."""
     images = keras.Input((*SIZE, 3), name="image")
@@ -88,7 +98,7 @@ def test_hard_swish_gets_no_range_for_what_it_makes_nothing_of(network, crops):
     plain = inference_network(network, network.card)
     equalised = inference_network(network, network.card, equalising_scales(plain, crops))
     content = attach_card(_built_in_operations(equalised, half_precision=False), network.card, "")
-    ranges = activation_ranges(content, crops[:4])
+    ranges = activation_ranges(activation_ends(content, crops[:4]), "percentile")
     less = narrowed(content, ranges)
     changed = [name for name in ranges if less[name] != ranges[name]]
     assert 0 < len(changed) <= 3
@@ -105,6 +115,72 @@ def test_a_conversion_tells_what_it_cost(network, crops, tmp_path):
     assert result.largest_difference == pytest.approx(error.max(), rel=1e-3)
     assert result.heatmap_range == pytest.approx(np.ptp(expected), rel=1e-4)
     assert str(result.path) in result.summary and "fp16" in result.summary and "\n" not in result.summary
+
+
+@pytest.mark.parametrize(
+    ("precision", "inputs", "kind", "first"),
+    [
+        ("fp32", "uint8", 3, "DEQUANTIZE"),
+        ("fp16", "float", 0, None),
+        ("int8", "uint8", 3, "QUANTIZE"),
+        ("int8", "float", 0, "QUANTIZE"),
+        ("int8-float-io", None, 0, "QUANTIZE"),
+    ],
+)
+def test_the_picture_may_be_of_another_type(files, network, crops, tmp_path, precision, inputs, kind, first):
+    """Same heatmaps: every grey level goes in as it is."""
+    path = tmp_path / "pose.tflite"
+    convert_tflite(network, path, precision, crops, inputs=inputs)
+    graph = schema.ModelT.InitFromPackedBuf(path.read_bytes()).subgraphs[0]
+    assert graph.tensors[graph.inputs[0]].type == kind and graph.tensors[graph.inputs[0]].name == b"image"
+    if first:
+        assert operations(path)[0] == first
+    expected = TFLiteNetwork(files[precision.split("-")[0]])(crops)
+    np.testing.assert_allclose(TFLiteNetwork(path)(crops), expected, atol=1e-6 * np.ptp(expected))
+
+
+def test_dynamic_has_small_weights_and_float_tensors(files, network, crops, tmp_path):
+    path = tmp_path / "pose.tflite"
+    result = convert_tflite(network, path, "dynamic", crops)
+    assert result.relative_rms < 0.08
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    graph = model.subgraphs[0]
+    assert {graph.tensors[index].type for operation in graph.operators for index in operation.outputs} == {0}
+    assert any(tensor.type == 9 for tensor in graph.tensors)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_decodes_inside_of_the_graph(files, network, crops, tmp_path, precision):
+    path = tmp_path / "pose.tflite"
+    result = convert_tflite(network, path, precision, crops, decode=True)
+    heatmaps = TFLiteNetwork(files[precision])(crops)
+    expected = network.card.make_codec(heatmaps.shape[1:3]).decode(heatmaps)
+    found = TFLiteDecodingNetwork(path)(crops)
+    assert found.shape == (len(crops), 17, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert result.decoding_difference < 1e-4 and "keypoints within" in result.summary
+    assert read_tflite_record(path).variant == "keypoints"
+    with pytest.raises(KposeError, match="gives keypoints, heatmaps are needed; convert without --decode"):
+        TFLiteNetwork(path)
+    with pytest.raises(KposeError, match="gives heatmaps, keypoints are needed; convert with --decode"):
+        TFLiteDecodingNetwork(files[precision])
+
+
+def test_maps_and_offsets_are_not_decoded_inside(tmp_path):
+    images = keras.Input((*SIZE, 3))
+    model = keras.Model(images, keras.layers.Conv2D(3 * 17, 3, strides=4, padding="same")(images), name="offsets")
+    with pytest.raises(KposeError, match="maps of OffsetCodec cannot be decoded inside of the graph"):
+        convert_tflite(model, tmp_path / "pose.tflite", card=card_of(codec={"name": "offset"}), decode=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_says_how_it_was_made(files, crops):
+    assert read_tflite_record(files["fp32"]).model_dump(exclude_defaults=True) == {"precision": "fp32"}
+    record = read_tflite_record(files["int8"])
+    assert record.precision == "int8" and record.samples.number == len(crops)
+    assert record.samples.sha256 == hashlib.sha256(crops.tobytes()).hexdigest()
+    assert set(record.range_errors) == {"min-max", "percentile", "average"}
+    assert record.ranges == min(record.range_errors, key=record.range_errors.get)
 
 
 def test_a_checkpoint_is_enough(network, tmp_path):
@@ -142,14 +218,31 @@ def test_samples_that_are_none_are_refused(network, tmp_path, samples, message):
 
 
 def test_requests_that_make_no_sense_are_refused(network, tmp_path):
-    with pytest.raises(KposeError, match="no precision 'int4'; there are fp32, fp16, int8"):
+    with pytest.raises(KposeError, match="no precision 'int4'; there are fp32, fp16, dynamic, int8, int8-float-io"):
         convert_tflite(network, tmp_path / "pose.tflite", "int4")
     with pytest.raises(KposeError, match=r"name ends in \.tflite"):
         convert_tflite(network, tmp_path / "pose.lite")
     with pytest.raises(KposeError, match="int8 needs sample crops"):
         convert_tflite(network, tmp_path / "pose.tflite", "int8")
+    with pytest.raises(KposeError, match="no input 'int16'; there are float, uint8"):
+        convert_tflite(network, tmp_path / "pose.tflite", inputs="int16")
+    with pytest.raises(KposeError, match="int8-float-io takes a float picture"):
+        convert_tflite(network, tmp_path / "pose.tflite", "int8-float-io", inputs="uint8")
+    with pytest.raises(KposeError, match="in fp16 no operation is in integers"):
+        convert_tflite(network, tmp_path / "pose.tflite", "fp16", keep_float="auto")
+    with pytest.raises(KposeError, match="by 'auto' alone, found 'all'"):
+        convert_tflite(network, tmp_path / "pose.tflite", "int8", keep_float="all")
     with pytest.raises(KposeError, match="has no card"):
         convert_tflite(tiny_network(), tmp_path / "pose.tflite")
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path):
+    model = tiny_network()
+    kernel = model.get_layer("third_conv").kernel
+    kernel.assign(np.where(np.arange(kernel.shape[-1]) == 3, np.nan, np.asarray(kernel)))
+    with pytest.raises(KposeError, match="weight third_conv/kernel holds NaN or infinity"):
+        convert_tflite(model, tmp_path / "pose.tflite", card=card_of())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_leaves_the_former_file(network, crops, files, tmp_path, monkeypatch):
