@@ -18,7 +18,7 @@ KOTLIN := $(VENV)/.kpose-kotlin
 UNFINISHED := $(VENV)/.kpose-unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all android-tools lint format lock clean
+.PHONY: help quickstart test test-all test-gpu android-tools lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test: lint  ## lint, then every test but the slow ones
 
 test-all: lint $(TORCH)  ## lint, then every test, those against PyTorch too
 	@$(BIN)/python -m pytest
+
+test-gpu: $(DEV)  ## the TFLite files on LiteRT's GPU accelerator, by a Vulkan driver in software that npm fetches
+	@scripts/fetch_software_vulkan.sh $(VENV)/vulkan
+	@KPOSE_VULKAN=$(VENV)/vulkan $(BIN)/python -m pytest tests/export/test_accelerator.py
 
 android-tools: $(KOTLIN)  ## the Kotlin compiler, for tests/tflite/test_android.py; Java and JUnit come from apt-get (see its head)
 

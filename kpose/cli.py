@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those after the program's name; by default the process's.
 
     Returns:
-        The exit status: 0, 1 for what `audit --strict` refuses or `doctor` finds, 2 for bad input, 130 for an interrupt.
+        The exit status: 0, 1 for what `audit --strict` or `convert --gate` refuses or `doctor` finds, 2 for bad input, 130 for an
+        interrupt.
     """
     # TensorFlow's start-up lines would bury those that matter; an explicit setting wins.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -592,9 +593,14 @@ def _add_convert(verbs: argparse._SubParsersAction) -> None:
         "--config", metavar="FILE", help="YAML file whose training people set the ranges of int8 and are compared with Keras; int8 needs it"
     )
     parser.add_argument("--samples", metavar="N", type=int, default=128, help="how many of those people; default: %(default)s")
+    parser.add_argument(
+        "--gate",
+        action="store_true",
+        help="list the file's operations; exit status 1 where the GPU delegate leaves one to the CPU, and why",
+    )
 
 
-def _convert(options: argparse.Namespace) -> None:
+def _convert(options: argparse.Namespace) -> int:
     from kpose.config import load_config
     from kpose.export import check_conversion, convert_tflite, sample_crops
 
@@ -611,7 +617,22 @@ def _convert(options: argparse.Namespace) -> None:
         keep_float=options.keep_float,
         samples_source=f"training people of {Path(options.config).name}, chosen with seed 0" if options.config else "",
     )
+    left = _report_operations(options.output) if options.gate else 0
     print(conversion.summary)
+    return 1 if left else 0
+
+
+def _report_operations(path: str) -> int:
+    """Print which operations a TFLite file has, and return how many of them a GPU leaves to the CPU."""
+    from kpose.export import delegate_findings, operation_counts
+
+    counts, findings = operation_counts(path), delegate_findings(path)
+    for (kind, version), number in sorted(counts.items()):
+        print(f"{number:5} {kind} version {version}")
+    for finding in findings:
+        print(f"CPU: {finding}")
+    print(f"GPU delegate: {counts.total() - len(findings)} of {counts.total()} operations")
+    return len(findings)
 
 
 # --- benchmark -----------------------------------------------------------------------------------------------------------------------

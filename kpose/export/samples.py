@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kpose.config import Config
-from kpose.data import evaluation_batches, training_instances
+from kpose.data import Instances, evaluation_batches, training_instances
 from kpose.data.crops import preparation_from_config
 from kpose.data.synthetic.scene import compose_scene
 from kpose.errors import KposeError
@@ -29,6 +29,11 @@ def sample_crops(config: Config, number: int = 128, seed: int = 0) -> np.ndarray
     if number < 1:
         raise KposeError(f"the number of sample crops must be at least 1, found {number}")
     people = training_instances(config)
+    return crops_of(people, config, number, seed)
+
+
+def crops_of(people: Instances, config: Config, number: int, seed: int = 0) -> np.ndarray:
+    """Crops of some of these people, chosen by chance; see `sample_crops`."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(people))[:number])
     batches = evaluation_batches(people.select(chosen), in_bytes(preparation_from_config(config)), 32)
     return np.concatenate([np.rint(batch["image"]).astype(np.uint8) for batch in batches])
