@@ -705,6 +705,40 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     peers.add_argument("--rounds", metavar="N", type=int, default=5, help="turns of the timing; 0: none; default: %(default)s")
     peers.add_argument("--resamples", metavar="N", type=int, default=2000, help="of the images, for the intervals; default: %(default)s")
 
+    export = _add_verb(
+        kinds,
+        "export",
+        _benchmark_export,
+        "Convert a network in every precision, and say what each file scores beside Keras, how far its heatmaps are off, how long it takes "
+        "and what of it a GPU takes.",
+        "kpose benchmark export --config configs/pretrained/lite_mobilenet_v3_256x192.yaml --weights lite_mobilenet_v3_256x192 "
+        "--output runs/export",
+    )
+    _add_config(export)
+    export.add_argument("--weights", metavar="CHECKPOINT", required=True, help="the .keras file, or the name of a network of kpose")
+    export.add_argument("--output", metavar="FOLDER", default="export", help="where files and report go; default: %(default)s")
+    export.add_argument("--precision", metavar="NAME", nargs="+", default=[], help="of the files; default: all")
+    export.add_argument(
+        "--samples", metavar="N", type=int, default=128, help="training people for the ranges of int8; default: %(default)s"
+    )
+    export.add_argument("--rounds", metavar="N", type=int, default=5, help="turns of the timing; 0: none; default: %(default)s")
+    export.add_argument("--resamples", metavar="N", type=int, default=2000, help="of the images, for the intervals; default: %(default)s")
+
+
+def _benchmark_export(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_export
+    from kpose.config import load_config
+
+    benchmark_export(
+        load_config(options.config, options.overrides),
+        options.weights,
+        options.output,
+        options.precision,
+        samples=options.samples,
+        rounds=options.rounds,
+        resamples=options.resamples,
+    )
+
 
 def _benchmark_peers(options: argparse.Namespace) -> None:
     from kpose.benchmark import benchmark_peers

@@ -1,14 +1,16 @@
 """Speed: of the training pipeline against its ceiling, of the networks against one another, of the score against pycocotools.
 
-And what encodings lose; and what networks score and take beside those that people would use instead.
+And what encodings lose; what TFLite files of every precision lose and take; and what networks score and take beside those that people
+would use instead.
 """
 
 from __future__ import annotations
 
 from kpose.benchmark.codecs import benchmark_codecs
 from kpose.benchmark.data import benchmark_data
+from kpose.benchmark.export import benchmark_export
 from kpose.benchmark.models import benchmark_models
 from kpose.benchmark.peers import benchmark_peers
 from kpose.benchmark.scoring import benchmark_scoring
 
-__all__ = ["benchmark_codecs", "benchmark_data", "benchmark_models", "benchmark_peers", "benchmark_scoring"]
+__all__ = ["benchmark_codecs", "benchmark_data", "benchmark_export", "benchmark_models", "benchmark_peers", "benchmark_scoring"]

@@ -95,6 +95,7 @@ class PeerScore:
         metrics: by name.
         bootstrap: how sure they are.
         joints: a figure for each joint: with annotated boxes the mean similarity (OKS of this joint alone), or its PCK.
+        mean_oks: of a set with OKS and annotated boxes, the mean over its people of their OKS; else None.
     """
 
     peer: str
@@ -106,6 +107,7 @@ class PeerScore:
     metrics: dict[str, float]
     bootstrap: Bootstrap
     joints: dict[str, float]
+    mean_oks: float | None = None
 
 
 def benchmark_peers(
@@ -150,7 +152,7 @@ def benchmark_peers(
             for flip in (False, True):
                 for validation in sets:
                     bar.set_postfix_str(f"{peer.name} on {validation.name}")
-                    scores.append(_score(peer, flip, validation, config, resamples))
+                    scores.append(score_peer(peer, flip, validation, config, resamples))
                     bar.update()
     speeds = _speeds(peers, sets[0].instances, rounds)
     reference = next((peer.name for peer in peers[len(weights) + len(tflite) :]), None)
@@ -174,8 +176,8 @@ def _open_peers(config: Config, weights: Sequence[str | Path], tflite: Sequence[
     names = dict(zip(files, _names(files), strict=True))
     if len(set(names.values())) < len(files):
         raise KposeError(f"a file is given twice: {', '.join(map(str, files))}")
-    peers = [_keras_peer(names[Path(file)], Path(file), config) for file in weights]
-    peers += [_tflite_peer(names[Path(file)], Path(file), config) for file in tflite]
+    peers = [keras_peer(names[Path(file)], Path(file), config) for file in weights]
+    peers += [tflite_peer(names[Path(file)], Path(file), config) for file in tflite]
     peers += [_movenet_peer(names[Path(file)], Path(file)) for file in movenet]
     wanted = get_skeleton(config.skeleton)
     for peer in peers:
@@ -196,7 +198,12 @@ def _names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def _keras_peer(name: str, file: Path, config: Config) -> Peer:
+def keras_peer(name: str, file: Path, config: Config) -> Peer:
+    """A `.keras` file of kpose as a network that takes part.
+
+    Raises:
+        KposeError: see `load_model`.
+    """
     evaluation = config.evaluation
     model = load_model(file)
     skeleton = model.card.make_skeleton()
@@ -205,7 +212,12 @@ def _keras_peer(name: str, file: Path, config: Config) -> Peer:
     return Peer(name, file, skeleton, _predict_by(test, evaluation.batch_size), evaluation.keypoint_threshold, model.card)
 
 
-def _tflite_peer(name: str, file: Path, config: Config) -> Peer:
+def tflite_peer(name: str, file: Path, config: Config) -> Peer:
+    """A TFLite file of kpose as a network that takes part.
+
+    Raises:
+        KposeError: see `TFLiteRunner`.
+    """
     from kpose.export import TFLiteRunner
 
     evaluation = config.evaluation
@@ -278,17 +290,24 @@ def _detected_sets(config: Config, sets: Sequence[ValidationSet], detector: Pers
     return found
 
 
-def _score(peer: Peer, flip: bool, validation: ValidationSet, config: Config, resamples: int) -> PeerScore:
+def score_peer(peer: Peer, flip: bool, validation: ValidationSet, config: Config, resamples: int) -> PeerScore:
+    """What a network scores on a set, without or with the mirror images, and how sure that is.
+
+    Raises:
+        KposeError: when a picture cannot be read, or see `score_predictions`.
+    """
     people, metric = validation.instances, metric_of(validation.dataset)
     evaluation = config.evaluation.model_copy(update={"keypoint_threshold": peer.keypoint_threshold})
     score = score_predictions(peer.predict(people, flip), validation, evaluation)
     boxes: Boxes = "annotated" if has_ground_truth_boxes(people) else "detected"
     scorer: OksScorer | PckScorer
     joints: dict[str, float] = {}
+    mean: float | None = None
     if metric.title == "OKS AP":
         scorer = OksScorer(score.results, truth_of(validation), people.skeleton, people.image_ids)
         if boxes == "annotated":
             joints = joint_similarities(score.raw.keypoints, validation)
+            mean = mean_oks(score.raw.keypoints, validation)
     else:
         missing = (people.keypoints[..., 2] == 0) | ~validation.mapping.known
         scorer = PckScorer(
@@ -300,7 +319,7 @@ def _score(peer: Peer, flip: bool, validation: ValidationSet, config: Config, re
         )
         joints = {joint: score.metrics[joint] for joint in people.skeleton.joint_names}
     drawn = bootstrap(scorer, resamples, config.seed)
-    return PeerScore(peer.name, flip, validation.name, boxes, metric.title, metric.logged, score.metrics, drawn, joints)
+    return PeerScore(peer.name, flip, validation.name, boxes, metric.title, metric.logged, score.metrics, drawn, joints, mean)
 
 
 def joint_similarities(keypoints: np.ndarray, validation: ValidationSet) -> dict[str, float]:
@@ -310,14 +329,28 @@ def joint_similarities(keypoints: np.ndarray, validation: ValidationSet) -> dict
         keypoints: `(N, K, 2 or more)` x, y in the image frame, of the people of the set in its order.
         validation: the set, whose skeleton has sigmas.
     """
+    similarity, counted = _similarities(keypoints, validation)
+    with np.errstate(invalid="ignore"):
+        means = similarity.sum(axis=0) / counted.sum(axis=0)
+    return dict(zip(validation.instances.skeleton.joint_names, means.tolist(), strict=True))
+
+
+def mean_oks(keypoints: np.ndarray, validation: ValidationSet) -> float:
+    """The mean OKS of annotated people; see `joint_similarities`. NaN where nobody has an annotated joint."""
+    similarity, counted = _similarities(keypoints, validation)
+    annotated = counted.any(axis=1)
+    people = similarity[annotated].sum(axis=1) / counted[annotated].sum(axis=1)
+    return float(people.mean()) if len(people) else float("nan")
+
+
+def _similarities(keypoints: np.ndarray, validation: ValidationSet) -> tuple[np.ndarray, np.ndarray]:
+    """`(N, K)` each: the OKS of each joint alone, 0 where it is not annotated, and whether it is."""
     people = validation.instances
     variances = (2.0 * np.array(people.skeleton.oks_sigmas, np.float64)) ** 2
     difference = np.asarray(keypoints[..., :2], np.float64) - people.keypoints[..., :2]
     exponent = (difference**2).sum(axis=-1) / variances / (people.areas[:, None].astype(np.float64) + np.spacing(1)) / 2
     counted = (people.keypoints[..., 2] > 0) & validation.mapping.known
-    similarity = np.where(counted, np.exp(-exponent), 0.0).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return dict(zip(people.skeleton.joint_names, (similarity / counted.sum(axis=0)).tolist(), strict=True))
+    return np.where(counted, np.exp(-exponent), 0.0), counted
 
 
 # --- speed ---------------------------------------------------------------------------------------------------------------------------
@@ -404,15 +437,16 @@ def _score_for_json(one: PeerScore, reference: PeerScore | None) -> dict[str, An
         "boxes": one.boxes,
         "protocol": one.protocol,
         "metrics": metrics_for_json(one.metrics),
-        "intervals": {name: _interval_for_json(one.bootstrap.interval(name)) for name in one.logged},
-        "differences": {name: _interval_for_json(one.bootstrap.difference(reference.bootstrap, name)) for name in one.logged}
+        "intervals": {name: interval_for_json(one.bootstrap.interval(name)) for name in one.logged},
+        "differences": {name: interval_for_json(one.bootstrap.difference(reference.bootstrap, name)) for name in one.logged}
         if compared and reference is not None
         else None,
         "joints": metrics_for_json(one.joints),
     }
 
 
-def _interval_for_json(interval: Interval) -> dict[str, float | None]:
+def interval_for_json(interval: Interval) -> dict[str, float | None]:
+    """An interval as plain values."""
     return metrics_for_json({"value": interval.value, "low": interval.low, "high": interval.high})
 
 
@@ -449,20 +483,20 @@ def _score_table(scores: Sequence[dict[str, Any]], reference: str | None) -> str
     main, *others = logged
     rows = [["network", "flip", f"{main}", *others] + ([f"{main} - {reference}"] if reference else [])]
     for one in scores:
-        row = [one["network"], "yes" if one["flip"] else "no", _with_interval(one["intervals"][main], factor)]
-        row += [_number(one["metrics"][name], factor) for name in others]
+        row = [one["network"], "yes" if one["flip"] else "no", format_interval(one["intervals"][main], factor)]
+        row += [format_number(one["metrics"][name], factor) for name in others]
         if reference:
-            row.append(_with_interval(one["differences"][main], factor, "+") if one["differences"] else "")
+            row.append(format_interval(one["differences"][main], factor, "+") if one["differences"] else "")
         rows.append(row)
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _joint_table(scores: Sequence[dict[str, Any]]) -> str:
     factor = 1.0 if scores[0]["protocol"].startswith("PCK") else 100.0
     joints = [joint for joint in scores[0]["joints"] if any(one["joints"][joint] is not None for one in scores)]
     rows = [["joint", *(f"{one['network']}{', flip' if one['flip'] else ''}" for one in scores)]]
-    rows += [[joint.replace("_", " "), *(_number(one["joints"][joint], factor) for one in scores)] for joint in joints]
-    return _markdown(rows)
+    rows += [[joint.replace("_", " "), *(format_number(one["joints"][joint], factor) for one in scores)] for joint in joints]
+    return markdown_table(rows)
 
 
 def _file_table(report: dict[str, Any]) -> str:
@@ -472,20 +506,25 @@ def _file_table(report: dict[str, Any]) -> str:
     rows[0] += [f"{part}, {threads} thread{'s' if threads > 1 else ''}, ms" for threads, part in kinds]
     for one in report["networks"]:
         times = {(entry["threads"], entry["of"]): entry["median"] for entry in one["milliseconds"]}
-        costs = [_number(one["parameters"], 1e-6, digits=2), _number(one["multiply_adds"], 1e-9, digits=3)]
-        rows.append([one["name"], one["file"], f"{one['bytes'] / 1e6:.1f}", *costs, *(_number(times.get(kind), 1.0) for kind in kinds)])
-    return _markdown(rows)
+        costs = [format_number(one["parameters"], 1e-6, digits=2), format_number(one["multiply_adds"], 1e-9, digits=3)]
+        rows.append(
+            [one["name"], one["file"], f"{one['bytes'] / 1e6:.1f}", *costs, *(format_number(times.get(kind), 1.0) for kind in kinds)]
+        )
+    return markdown_table(rows)
 
 
-def _number(value: float | None, factor: float, sign: str = "", digits: int = 1) -> str:
+def format_number(value: float | None, factor: float, sign: str = "", digits: int = 1) -> str:
+    """A value times a factor, or a dash."""
     return "-" if value is None else f"{factor * value:{sign}.{digits}f}"
 
 
-def _with_interval(interval: dict[str, float | None], factor: float, sign: str = "") -> str:
-    value, low, high = (_number(interval[name], factor, sign) for name in ("value", "low", "high"))
+def format_interval(interval: dict[str, float | None], factor: float, sign: str = "") -> str:
+    """A value with the ends of its interval, times a factor."""
+    value, low, high = (format_number(interval[name], factor, sign) for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table, the first one its head."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

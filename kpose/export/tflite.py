@@ -230,16 +230,15 @@ def _decoder_file(decoder: Callable[[tf.Tensor], tf.Tensor], network: keras.Mode
 
 def _converted(function: Callable[..., dict[str, tf.Tensor]], signature: tf.TensorSpec, name: str, half_precision: bool) -> bytes:
     concrete = tf.function(function, input_signature=[signature], autograph=False).get_concrete_function()
-    # Without the network as second argument: its weights become constants, and nothing of them is left over.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
-    if half_precision:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
     logger = logging.getLogger("absl")
     level = logger.level
-    # It asks for the network as second argument.
+    # It asks for the network as second argument. Without it weights become constants, and nothing of them is left over.
     logger.setLevel(logging.ERROR)
     try:
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+        if half_precision:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return converter.convert()

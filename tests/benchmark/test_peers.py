@@ -259,4 +259,4 @@ def test_movenet_scores_as_known(shared_models, shared_data, name, expected):
     own = np.array([boxes[number] for number in validation.instances.ids.tolist()], np.float32)
     validation = replace(validation, instances=replace(validation.instances, boxes=own))
     peer = peers._movenet_peer(name, shared_models / f"movenet_{name}_fp16.tflite")
-    assert peers._score(peer, False, validation, config, 10).metrics["AP"] == pytest.approx(expected, abs=0.0006)
+    assert peers.score_peer(peer, False, validation, config, 10).metrics["AP"] == pytest.approx(expected, abs=0.0006)

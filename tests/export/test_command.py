@@ -29,12 +29,26 @@ def test_convert_writes_a_file_and_ends_with_a_line_on_it(checkpoint, network, t
     assert read_tflite_card(output) == network.card
 
 
+def test_the_gate_lists_operations_and_names_those_that_a_gpu_leaves_to_the_cpu(checkpoint, tmp_path, capsys):
+    output = tmp_path / "pose.tflite"
+    assert main(["convert", str(checkpoint), "--gate", "--input", "uint8", "--output", str(output)]) == 0
+    *lines, gate, summary = capsys.readouterr().out.strip().splitlines()
+    assert any(line.split() == ["1", "DEPTH_TO_SPACE", "version", "1"] for line in lines)
+    assert gate.startswith("GPU delegate: ") and not any(line.startswith("CPU: ") for line in lines)
+    assert summary.startswith(f"{output}: fp32")
+    assert main(["convert", str(checkpoint), "--gate", "--decode", "--output", str(output)]) == 1
+    assert "CPU: ARG_MAX ArgMax: the delegate has no such operation" in capsys.readouterr().out.splitlines()
+    assert output.is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--precision", "int8"], "int8 needs sample crops"),
         (["--precision", "half"], "no precision 'half'"),
         (["--config", "gone.yaml"], "gone.yaml"),
+        (["--input", "int16"], "no input 'int16'"),
+        (["--keep-float", "auto"], "in fp32 no operation is in integers"),
     ],
 )
 def test_convert_refuses_in_one_line(checkpoint, tmp_path, capsys, arguments, message):
