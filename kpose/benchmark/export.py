@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -126,7 +126,9 @@ def _times(files: Mapping[Precision, Path], rounds: int) -> dict[tuple[str, int]
     """Milliseconds of each round by precision and threads."""
     if not rounds:
         return {}
-    calls = {(precision, threads): network_alone(path, threads) for precision, path in files.items() for threads in THREADS}
+    calls: dict[tuple[str, int], Callable[[], object]] = {
+        (precision, threads): network_alone(path, threads) for precision, path in files.items() for threads in THREADS
+    }
     return milliseconds_in_turns(calls, rounds)
 
 

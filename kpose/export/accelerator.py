@@ -39,7 +39,7 @@ def accelerator_output(path: str | Path, crops: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder, "crops.npy"), Path(folder, "found.npy")
         np.save(given, crops)
-        process = _in_a_process(f"from kpose.export.accelerator import _run; _run({str(path)!r}, {str(given)!r}, {str(found)!r})")
+        process = _in_a_process(str(Path(path).resolve()), str(given), str(found))
         if process.returncode or not found.is_file():
             lines = [line for line in process.stderr.splitlines() if "rror" in line] or process.stderr.splitlines() or ["no message"]
             raise KposeError(
@@ -55,14 +55,15 @@ def missing_driver() -> str | None:
     Raises:
         KposeError: when the driver does not answer.
     """
-    process = _in_a_process("from kpose.export.accelerator import _count_devices; print(_count_devices())")
+    process = _in_a_process()
     lines = process.stdout.split()
     if process.returncode == 0 and lines and lines[-1].isdigit() and int(lines[-1]):
         return None
     return f"no Vulkan driver found; run scripts/fetch_software_vulkan.sh FOLDER and set {VULKAN_FOLDER} to the folder"
 
 
-def _in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+def _in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs this file; by itself, for the package would load TensorFlow, which it has no use for."""
     environment = dict(os.environ)
     if folder := environment.get(VULKAN_FOLDER):
         # Read by the dynamic linker when a process begins, and no later.
@@ -70,7 +71,9 @@ def _in_a_process(code: str) -> subprocess.CompletedProcess[str]:
         environment["LD_LIBRARY_PATH"] = os.pathsep.join([folder, *filter(None, [environment.get("LD_LIBRARY_PATH")])])
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [environment.get("PYTHONPATH")])])
     try:
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        # -P: the files beside this one are no modules of their own.
+        command = [sys.executable, "-P", __file__, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise KposeError(f"the GPU has not answered within {_SECONDS} seconds") from error
 
@@ -132,3 +135,10 @@ def _count_devices() -> int:
         find(instance, b"vkEnumeratePhysicalDevices")
     )
     return 0 if enumerate_devices(instance, ctypes.byref(count), None) else count.value
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        print(_count_devices())
+    else:
+        _run(*sys.argv[1:])
