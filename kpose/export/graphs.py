@@ -1,4 +1,4 @@
-"""Parts of TFLite graphs put together: another type of picture in front, another graph behind."""
+"""Parts of TFLite graphs put together or taken apart: another type of picture in front, another graph behind, activations by themselves."""
 
 from __future__ import annotations
 
@@ -87,6 +87,48 @@ def joined(first: bytes, second: bytes) -> bytes:
     model.operatorCodes += appended.operatorCodes
     model.signatureDefs = None
     return pack(model, first)
+
+
+def activations_apart(content: bytes) -> bytes:
+    """A float file whose transposed convolutions have their ReLU behind them, not inside: with one inside a GPU does not take them."""
+    schema = read_schema("transposed convolutions")
+    model = schema.ModelT.InitFromPackedBuf(content)
+    (graph,) = model.subgraphs
+    transposed = [number for number, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.TRANSPOSE_CONV]
+    kinds = schema.ActivationFunctionType
+    codes = {kinds.RELU: schema.BuiltinOperator.RELU, kinds.RELU6: schema.BuiltinOperator.RELU6}
+    operators = []
+    for operation in graph.operators:
+        operators.append(operation)
+        if operation.opcodeIndex not in transposed or operation.builtinOptions.fusedActivationFunction not in codes:
+            continue
+        (output,) = map(int, operation.outputs)
+        before = schema.TensorT()
+        before.name, before.shape, before.type, before.buffer = (
+            f"{graph.tensors[output].name.decode()}_before",
+            *_like(graph.tensors[output]),
+            0,
+        )
+        activation, code = schema.OperatorT(), schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = codes[operation.builtinOptions.fusedActivationFunction]
+        activation.opcodeIndex = len(model.operatorCodes)
+        activation.inputs, activation.outputs = _indices([len(graph.tensors)]), _indices([output])
+        operation.outputs = activation.inputs
+        operation.builtinOptions.fusedActivationFunction = kinds.NONE
+        model.operatorCodes.append(code)
+        graph.tensors.append(before)
+        operators.append(activation)
+    if len(operators) == len(graph.operators):
+        return content
+    for number in transposed:
+        # The fourth version is the third with an activation.
+        model.operatorCodes[number].version = min(model.operatorCodes[number].version, 3)
+    graph.operators = operators
+    return pack(model, content)
+
+
+def _like(tensor: Any) -> tuple[np.ndarray, int]:
+    return np.array(tensor.shape), tensor.type
 
 
 def _indices(values: list[int]) -> np.ndarray:

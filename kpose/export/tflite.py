@@ -18,7 +18,7 @@ import tensorflow as tf
 from kpose.checkpoint import ModelCard, load_model
 from kpose.errors import KposeError
 from kpose.export.decoding import keypoint_function
-from kpose.export.graphs import Input, joined, with_input
+from kpose.export.graphs import Input, activations_apart, joined, with_input
 from kpose.export.inference_network import equalising_scales, inference_network
 from kpose.export.metadata import INPUT, KEYPOINTS, METADATA_NAME, OUTPUT, ConversionRecord, Samples, attach_card
 from kpose.export.quantisation import best_ranges, quantise, quantise_weights, relative_rms
@@ -133,6 +133,8 @@ def convert_tflite(
         content, record = _in_integers(content, crops, record, keep_float, samples_source)
     elif precision == "dynamic":
         content = quantise_weights(content)
+    else:
+        content = activations_apart(content)
     if inputs or precision == "int8-float-io":
         content = with_input(content, inputs or "float")
     content = attach_card(content, card, _description(card, record), record)

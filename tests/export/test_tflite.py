@@ -10,13 +10,14 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kpose.checkpoint import save_model
 from kpose.errors import KposeError
-from kpose.export import TFLiteDecodingNetwork, TFLiteNetwork, convert_tflite, read_tflite_record
+from kpose.export import TFLiteDecodingNetwork, TFLiteNetwork, convert_tflite, delegate_findings, read_tflite_record
 from kpose.export.inference_network import equalising_scales, inference_network
 from kpose.export.metadata import attach_card
 from kpose.export.quantisation import activation_ends, activation_ranges, narrowed
 from kpose.export.samples import drawn_crops
 from kpose.export.tflite import _built_in_operations
 from kpose.models import build_model
+from kpose.models.layers import BatchNormalization
 from tests.export.conftest import SIZE, card_of, give_weights, keras_heatmaps, tiny_network
 
 NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
@@ -54,6 +55,23 @@ def test_operations_are_those_that_phones_run_fast(files):
     quantised = operations(files["int8"])
     assert "HARD_SWISH" not in quantised and "QUANTIZE" not in quantised
     assert [place for place, name in enumerate(quantised) if name == "DEQUANTIZE"] == [len(quantised) - 1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_transposed_convolutions_have_no_activation_inside(crops, tmp_path, precision):
+    """Inside, it would make them a version that the GPU delegate leaves to the CPU."""
+    images = keras.Input((*SIZE, 3))
+    x = keras.layers.Conv2D(6, 3, strides=8, padding="same", name="conv")(images)
+    for name in ("first", "second"):
+        x = keras.layers.Conv2DTranspose(6, 4, 2, padding="same", use_bias=False, name=f"{name}_conv")(x)
+        x = keras.layers.ReLU(name=f"{name}_relu")(BatchNormalization(name=f"{name}_norm")(x))
+    model = give_weights(keras.Model(images, keras.layers.Conv2D(17, 1, name="heatmaps")(x), name="dense"))
+    path = tmp_path / "pose.tflite"
+    result = convert_tflite(model, path, precision, crops, card=card_of())
+    assert result.relative_rms < (1e-5 if precision == "fp32" else 5e-3)
+    found = [kind for kind in operations(path) if kind not in ("DEQUANTIZE", "RESHAPE")]
+    assert found[-5:] == ["TRANSPOSE_CONV", "RELU", "TRANSPOSE_CONV", "RELU", "CONV_2D"]
+    assert delegate_findings(path) == []
 
 
 def test_int8_takes_every_grey_level_as_it_is(files):
