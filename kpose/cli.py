@@ -594,6 +594,12 @@ def _add_convert(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--samples", metavar="N", type=int, default=128, help="how many of those people; default: %(default)s")
     parser.add_argument(
+        "--train",
+        metavar="STEPS",
+        type=int,
+        help="with int8, quantisation-aware training on the configuration's people for so many steps: for when int8 loses too much",
+    )
+    parser.add_argument(
         "--gate",
         action="store_true",
         help="list the file's operations; exit status 1 where the GPU delegate leaves one to the CPU, and why",
@@ -601,12 +607,16 @@ def _add_convert(verbs: argparse._SubParsersAction) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from kpose.checkpoint import read_card
     from kpose.config import load_config
-    from kpose.export import check_conversion, convert_tflite, sample_crops
+    from kpose.export import check_conversion, convert_tflite, sample_crops, training_crops
 
+    trained = options.train is not None
     # Before the people are read and cut out.
-    check_conversion(options.output, options.precision, options.config is not None, options.inputs, options.keep_float)
-    samples = sample_crops(load_config(options.config), options.samples) if options.config else None
+    check_conversion(options.output, options.precision, options.config is not None, options.inputs, options.keep_float, trained)
+    config = load_config(options.config) if options.config else None
+    samples = sample_crops(config, options.samples) if config else None
+    batches = training_crops(config, read_card(options.checkpoint)) if config and trained else None
     conversion = convert_tflite(
         options.checkpoint,
         options.output,
@@ -616,6 +626,8 @@ def _convert(options: argparse.Namespace) -> int:
         decode=options.decode,
         keep_float=options.keep_float,
         samples_source=f"training people of {Path(options.config).name}, chosen with seed 0" if options.config else "",
+        training_batches=batches,
+        training_steps=options.train or 0,
     )
     left = _report_operations(options.output) if options.gate else 0
     print(conversion.summary)

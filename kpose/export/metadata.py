@@ -52,6 +52,7 @@ class ConversionRecord(BaseModel):
         ranges: how the ranges of int8 activations were found on them.
         range_errors: by every way that was tried the relative rms of the heatmaps, on crops that the ranges were not found on.
         kept_float: outputs of the operations that were left in float32.
+        trained_steps: of quantisation-aware training.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -62,6 +63,7 @@ class ConversionRecord(BaseModel):
     ranges: str | None = None
     range_errors: dict[str, float] = {}
     kept_float: list[str] = []
+    trained_steps: int = 0
 
 
 def attach_card(content: bytes | bytearray, card: ModelCard, description: str, record: ConversionRecord | None = None) -> bytes:

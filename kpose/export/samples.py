@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import tensorflow as tf
 
+from kpose.checkpoint import ModelCard
 from kpose.config import Config
-from kpose.data import Instances, evaluation_batches, training_instances
+from kpose.data import Instances, evaluation_batches, training_data, training_instances
 from kpose.data.crops import preparation_from_config
 from kpose.data.synthetic.scene import compose_scene
 from kpose.errors import KposeError
@@ -30,6 +32,17 @@ def sample_crops(config: Config, number: int = 128, seed: int = 0) -> np.ndarray
         raise KposeError(f"the number of sample crops must be at least 1, found {number}")
     people = training_instances(config)
     return crops_of(people, config, number, seed)
+
+
+def training_crops(config: Config, card: ModelCard) -> tf.data.Dataset:
+    """Batches of crops `(B, H, W, 3)` float32 in 0..255, augmented as in the configuration's training; endless.
+
+    Raises:
+        KposeError: see `kpose.data.training_data`.
+    """
+    mean, std = np.asarray(card.mean, np.float32), np.asarray(card.std, np.float32)
+    batches = training_data(config).dataset
+    return batches.map(lambda image, *_: tf.clip_by_value((image * std + mean) * 255.0, 0.0, 255.0))
 
 
 def crops_of(people: Instances, config: Config, number: int, seed: int = 0) -> np.ndarray:

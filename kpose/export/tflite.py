@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -22,6 +22,7 @@ from kpose.export.graphs import Input, activations_apart, joined, with_input
 from kpose.export.inference_network import equalising_scales, inference_network
 from kpose.export.metadata import INPUT, KEYPOINTS, METADATA_NAME, OUTPUT, ConversionRecord, Samples, attach_card
 from kpose.export.quantisation import best_ranges, quantise, quantise_weights, relative_rms
+from kpose.export.quantisation_aware import train_quantisation_aware
 from kpose.export.runner import TFLiteDecodingNetwork, TFLiteNetwork
 from kpose.export.samples import drawn_crops
 from kpose.export.sensitivity import sensitive_operations
@@ -75,6 +76,8 @@ class Conversion:
         if self.record.ranges:
             number = self.record.samples.number if self.record.samples else 0
             parts.append(f"ranges: {self.record.ranges} of {number} crops")
+        if self.record.trained_steps:
+            parts.append(f"trained for {self.record.trained_steps} steps")
         if self.record.kept_float:
             parts.append(f"in float: {', '.join(self.record.kept_float)}")
         return "; ".join([", ".join(parts[:2]), *parts[2:]])
@@ -91,6 +94,8 @@ def convert_tflite(
     decode: bool = False,
     keep_float: Literal["auto"] | None = None,
     samples_source: str = "",
+    training_batches: Iterable[np.ndarray] | tf.data.Dataset | None = None,
+    training_steps: int = 0,
 ) -> Conversion:
     """Write a network as a TFLite file of built-in operations, with its card inside.
 
@@ -110,13 +115,16 @@ def convert_tflite(
         decode: decode inside of the graph: x, y in the crop frame and a score, as the card's codec does.
         keep_float: with int8, auto: operations that lose most stay in float32, see `sensitive_operations`; takes minutes.
         samples_source: whose crops the samples are; is written into the file.
+        training_batches: with int8, crops to train on while the network is rounded, see `train_quantisation_aware` and
+            `kpose.export.training_crops`. The trained network itself stays as it is.
+        training_steps: how many of those batches.
 
     Raises:
         KposeError: when LiteRT is not installed, precision, samples or network are refused, an operation is none of TFLite's own, or the
             file cannot be written.
     """
     path = Path(path)
-    check_conversion(path, precision, samples is not None, inputs, keep_float)
+    check_conversion(path, precision, samples is not None, inputs, keep_float, training_batches is not None)
     model = source if isinstance(source, keras.Model) else load_model(source)
     card = card or getattr(model, "card", None)
     if card is None:
@@ -128,6 +136,9 @@ def convert_tflite(
     record = ConversionRecord(precision=precision)
     if precision in (*INTEGERS, "dynamic"):
         network = inference_network(model, card, equalising_scales(network, crops))
+    if precision in INTEGERS and training_batches is not None:
+        train_quantisation_aware(network, training_batches, crops, training_steps)
+        record = record.model_copy(update={"trained_steps": training_steps})
     content = attach_card(_built_in_operations(network, half_precision=precision == "fp16"), card, "")
     if precision in INTEGERS:
         content, record = _in_integers(content, crops, record, keep_float, samples_source)
@@ -170,7 +181,14 @@ def _in_integers(
     return quantise(content, ranges, kept), record.model_copy(update=found)
 
 
-def check_conversion(path: str | Path, precision: str, has_samples: bool, inputs: str | None = None, keep_float: str | None = None) -> None:
+def check_conversion(
+    path: str | Path,
+    precision: str,
+    has_samples: bool,
+    inputs: str | None = None,
+    keep_float: str | None = None,
+    trained: bool = False,
+) -> None:
     """What can be refused before anything is read.
 
     Raises:
@@ -189,6 +207,8 @@ def check_conversion(path: str | Path, precision: str, has_samples: bool, inputs
         raise KposeError("int8-float-io takes a float picture; for a uint8 one convert with precision int8 and input uint8")
     if keep_float and precision not in INTEGERS:
         raise KposeError(f"in {precision} no operation is in integers; keep operations in float with precision int8")
+    if trained and precision not in INTEGERS:
+        raise KposeError(f"in {precision} there is nothing to be trained for; quantisation-aware training goes with precision int8")
     if precision in INTEGERS and not has_samples:
         raise KposeError(
             f"{precision} needs sample crops for the ranges of its activations; give a configuration with training people, --config"

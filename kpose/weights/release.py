@@ -55,7 +55,7 @@ def release(checkpoint: str | Path, facts: str | Path, samples: np.ndarray | Non
 
             for precision in _TFLITE:
                 made.append(Path(staging, f"{name}{pretrained.ENDINGS[precision]}"))
-                print(convert_tflite(made[0], made[-1], precision, samples).summary)
+                print(convert_tflite(made[0], made[-1], precision, samples, samples_source="training people").summary)
         written = [path.replace(folder / path.name) for path in made]
     _list(written, name)
     for path in written:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kpose.errors import KposeError
-from kpose.export import TFLiteNetwork
+from kpose.export import TFLiteNetwork, convert_tflite, read_tflite_record
 from kpose.export.inference_network import equalising_scales, inference_network
 from kpose.export.metadata import attach_card
-from kpose.export.quantisation import quantise
+from kpose.export.quantisation import best_ranges, quantise
 from kpose.export.quantisation_aware import activation_ranges, fake_quantised, train_quantisation_aware
 from kpose.export.tflite import _built_in_operations
 from tests.export.conftest import tiny_network
@@ -23,7 +23,7 @@ def exported(network, crops) -> keras.Model:
 
 def int8_heatmaps(exported: keras.Model, network: keras.Model, crops: np.ndarray, path) -> np.ndarray:
     content = attach_card(_built_in_operations(exported, half_precision=False), network.card, "")
-    path.write_bytes(attach_card(quantise(content, crops), network.card, ""))
+    path.write_bytes(attach_card(quantise(content, best_ranges(content, crops)[1]), network.card, ""))
     return TFLiteNetwork(path)(crops)
 
 
@@ -70,3 +70,14 @@ def test_what_cannot_be_trained_is_refused(crops, network, steps, rate, message)
     fresh = inference_network(tiny_network(), network.card, {})
     with pytest.raises(KposeError, match=message):
         train_quantisation_aware(fresh, [crops] * 2, crops, steps, rate, progress=False)
+
+
+def test_a_conversion_trains_on_request_and_says_so(network, crops, tmp_path):
+    before = [weight.copy() for weight in network.get_weights()]
+    path = tmp_path / "pose.tflite"
+    result = convert_tflite(network, path, "int8", crops, training_batches=[crops] * 3, training_steps=3)
+    assert "trained for 3 steps" in result.summary
+    assert read_tflite_record(path).trained_steps == 3
+    assert all(np.array_equal(mine, other) for mine, other in zip(network.get_weights(), before, strict=True))
+    with pytest.raises(KposeError, match="in fp16 there is nothing to be trained for"):
+        convert_tflite(network, path, "fp16", crops, training_batches=[crops], training_steps=1)
