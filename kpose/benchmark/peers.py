@@ -39,6 +39,7 @@ from kpose.inference.movenet import BOX_PADDING, MoveNet
 from kpose.inference.test_time import Member, PoseTest, compile_forward, preparation_from_card
 from kpose.models import build_model, count
 from kpose.skeletons import Skeleton, get_skeleton
+from kpose.weights.pretrained import find_checkpoint
 
 THREADS = (1, 2)
 REPORT, TABLES = "peers.json", "peers.md"
@@ -128,7 +129,7 @@ def benchmark_peers(
 
     Args:
         config: the sets (OKS AP or PCK), their skeleton and `evaluation`; crops are each network's own.
-        weights: `.keras` files of kpose.
+        weights: `.keras` files of kpose, or names of networks that come with it.
         tflite: `.tflite` files of kpose.
         movenet: MoveNet's `.tflite` files.
         detector: a `.tflite` file of a person detector: OKS sets are also scored with its boxes.
@@ -170,6 +171,7 @@ def benchmark_peers(
 
 
 def _open_peers(config: Config, weights: Sequence[str | Path], tflite: Sequence[str | Path], movenet: Sequence[str | Path]) -> list[Peer]:
+    weights = [find_checkpoint(file) for file in weights]
     files = [Path(file) for file in (*weights, *tflite, *movenet)]
     if not files:
         raise KposeError("no network given; name .keras files (--weights), TFLite files (--tflite) or MoveNet's (--movenet)")

@@ -41,7 +41,7 @@ def index(folder):
 def network(repository, index):
     """The network that the heatmaps are of."""
     name, sha256 = index[""]["network"]
-    candidates = [repository / "training_state" / name, repository / "kpose" / "weights" / "released" / name]
+    candidates = [repository / "kpose" / "weights" / "released" / name]
     for path in candidates:
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
             return GoldenNetwork(path)

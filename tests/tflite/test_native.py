@@ -197,7 +197,7 @@ def test_the_gpu_finds_what_the_cpu_finds(program, networks, photo, precision):
 @pytest.mark.slow
 def test_the_network_of_the_golden_vectors_gives_them(program, repository, golden, tmp_path):
     name, _ = read_index(golden)[""]["network"]
-    candidates = [repository / "training_state" / name, repository / "kpose" / "weights" / "released" / name]
+    candidates = [repository / "kpose" / "weights" / "released" / name]
     checkpoint = next((path for path in candidates if path.is_file()), None)
     if checkpoint is None:
         pytest.skip(f"needs {name}, the network of the golden heatmaps")
