@@ -36,7 +36,8 @@ test-gpu: $(DEV)  ## the TFLite files on LiteRT's GPU accelerator, by a Vulkan d
 	@scripts/fetch_software_vulkan.sh $(VENV)/vulkan
 	@KPOSE_VULKAN=$(VENV)/vulkan $(BIN)/python -m pytest tests/export/test_accelerator.py
 
-android-tools: $(KOTLIN)  ## the Kotlin compiler, for tests/tflite/test_android.py; Java and JUnit come from apt-get (see its head)
+android-tools: $(KOTLIN)  ## the Kotlin compiler, JUnit and Android's classes, for tests/tflite/test_android.py; it needs a JDK too
+	@scripts/fetch_android_classes.sh $(VENV)/android
 
 lint: $(DEV)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check --quiet .

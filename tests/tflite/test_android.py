@@ -2,9 +2,9 @@
 
 What a machine may lack, and where it comes from:
 
-* the Kotlin compiler: `make android-tools`;
-* Java, JUnit, Android's classes: Debian's `openjdk-17-jdk-headless`, `junit4` and `android-sdk-platform-23` (in bullseye and sid). The last
-  two, with the packages they depend on, need not be installed: `dpkg-deb -x` into a folder will do, which KPOSE_DEBIAN_ROOT names.
+* Java: Debian's `openjdk-17-jdk-headless`, or any JDK from 17 on;
+* the Kotlin compiler, JUnit and Android's classes: `make android-tools`, which needs no rights on the machine. KPOSE_DEBIAN_ROOT names the folder
+  of the last two where they are not installed: `.venv/android`.
 """
 
 from __future__ import annotations
