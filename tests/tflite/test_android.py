@@ -3,8 +3,8 @@
 What a machine may lack, and where it comes from:
 
 * Java: Debian's `openjdk-17-jdk-headless`, or any JDK from 17 on;
-* the Kotlin compiler, JUnit and Android's classes: `make android-tools`, which needs no rights on the machine. KPOSE_DEBIAN_ROOT names the folder
-  of the last two where they are not installed: `.venv/android`.
+* the Kotlin compiler, JUnit and Android's classes: `make android-tools`, which needs no rights on the machine. KPOSE_DEBIAN_ROOT names
+  the folder of the last two where they are not installed: `.venv/android`.
 """
 
 from __future__ import annotations
