@@ -47,6 +47,7 @@ REPORT, TABLES = "export.json", "export.md"
 KERAS = "keras"
 # People of the validation set on whom heatmaps are compared, and how many of them on a GPU, which may be one in software.
 _COMPARED, _ON_GPU = 64, 2
+_WORST_LAYERS = 10
 
 
 def benchmark_export(
@@ -103,7 +104,8 @@ def benchmark_export(
         "compared_crops": len(shown),
         "sets": [_set_for_json(validation) for validation in sets],
         "files": [
-            _describe(precision, path, shown, expected, times, no_driver) | {"conversion": conversions[precision].record.model_dump()}
+            _describe(precision, path, shown, expected, times, no_driver)
+            | {"conversion": conversions[precision].record.model_dump(), "layer_errors": conversions[precision].layer_errors}
             for precision, path in files.items()
         ],
         "scores": [_score_for_json(one, next(other for other in scores if other.set == one.set)) for one in scores],
@@ -197,6 +199,7 @@ def format_report(report: dict[str, Any]) -> str:
         sections.append(
             f"LiteRT {report['versions']['ai-edge-litert']}, {report['machine']}; median of {report['rounds']} rounds in turns."
         )
+    sections += [_layer_table(one) for one in report["files"] if one["layer_errors"]]
     for described in report["sets"]:
         scores = [one for one in report["scores"] if one["set"] == described["name"]]
         head = f"{described['name']}, annotated boxes, unmirrored: {described['images']} images, {described['people']} people"
@@ -229,6 +232,15 @@ def _file_table(report: dict[str, Any]) -> str:
         row += [format_number(times.get(threads), 1.0) for threads in THREADS]
         rows.append([*row, gpu, str(one["cpu_partitions"]), one["conversion"]["ranges"] or "-"])
     return markdown_table(rows)
+
+
+def _layer_table(described: dict[str, Any]) -> str:
+    """Where the error comes in, and what is left of it in the heatmaps."""
+    errors = described["layer_errors"]
+    worst = sorted(errors, key=errors.__getitem__, reverse=True)[:_WORST_LAYERS]
+    rows = [["tensor", "error"], *([name, f"{errors[name]:.3f}"] for name in worst)]
+    head = f"{described['precision']}, the {len(worst)} of {len(errors)} tensors that are furthest from the float network's (relative rms)"
+    return f"### {head}\n\n{markdown_table(rows)}"
 
 
 def _score_table(scores: Sequence[dict[str, Any]], protocol: str) -> str:

@@ -180,6 +180,45 @@ def activation_ranges(ends: dict[str, np.ndarray], rule: RangeRule) -> Ranges:
     return ranges
 
 
+def layer_errors(content: bytes, quantised: bytes, crops: np.ndarray) -> dict[str, float]:
+    """How far each tensor of a file in integers is from the same one of the float file, with all that went before: relative rms.
+
+    Args:
+        content: the float32 file that was quantised.
+        quantised: what became of it.
+        crops: `(N, H, W, 3)` in 0..255.
+
+    Returns:
+        By the tensor's name, in the order in which they are computed.
+    """
+    files = [_interpreter(part, preserve=True) for part in (content, quantised)]
+    tensors = [{detail["name"]: detail for detail in one.get_tensor_details()} for one in files]
+    computed = output_names(quantised)
+    names = [name for name in output_names(content) if name in computed]
+    differences, sizes = np.zeros(len(names)), np.zeros(len(names))
+    for crop in crops:
+        for one in files:
+            _invoke(one, crop)
+        for place, name in enumerate(names):
+            expected, found = (_real(one, details[name]) for one, details in zip(files, tensors, strict=True))
+            differences[place] += np.square(found - expected).sum()
+            sizes[place] += np.square(expected).sum()
+    return dict(zip(names, np.sqrt(differences / np.maximum(sizes, 1e-30)).tolist(), strict=True))
+
+
+def output_names(content: bytes) -> list[str]:
+    """The outputs of a file's operations, in order."""
+    (graph,) = read_schema("int8").ModelT.InitFromPackedBuf(content).subgraphs
+    return [graph.tensors[int(operation.outputs[0])].name.decode() for operation in graph.operators]
+
+
+def _real(interpreter: Any, tensor: dict[str, Any]) -> np.ndarray:
+    """The values that a tensor stands for, float64."""
+    values = interpreter.get_tensor(tensor["index"]).astype(np.float64)
+    scale, zero = tensor["quantization"]
+    return (values - zero) * scale if tensor["dtype"] == np.int8 else values
+
+
 def run(content: bytes, crops: np.ndarray) -> np.ndarray:
     """The output of a file for each crop `(N, H, W, 3)` in 0..255, float32."""
     interpreter = _interpreter(content)

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kpose.export.metadata import read_schema
-from kpose.export.quantisation import Ranges, quantise, quantise_alone, relative_rms, run
+from kpose.export.quantisation import Ranges, output_names, quantise, quantise_alone, relative_rms, run
 
 # Of the heatmaps' error, as the sum of what each operation adds to its square: so much of it is to go, by so many operations at most.
 _SHARE = 0.5
@@ -45,9 +45,9 @@ def sensitive_operations(content: bytes, ranges: Ranges, crops: np.ndarray, prog
     """
     expected = run(content, crops)
     errors = {}
-    for name in tqdm(_outputs(content), desc="quantising alone", unit=" operations", disable=not progress, leave=False):
+    for name in tqdm(output_names(content), desc="quantising alone", unit=" operations", disable=not progress, leave=False):
         alone = quantise_alone(content, ranges, name)
-        if len(_outputs(alone)) > len(_outputs(content)):  # else the quantiser left it as it is
+        if len(output_names(alone)) > len(output_names(content)):  # else the quantiser left it as it is
             errors[name] = relative_rms(run(alone, crops), expected)
     errors = dict(sorted(errors.items(), key=lambda entry: -entry[1]))
     worst = _worst(list(errors), np.array(list(errors.values())))
@@ -68,9 +68,3 @@ def _consumers(content: bytes, name: str) -> list[str]:
     (graph,) = read_schema("int8").ModelT.InitFromPackedBuf(content).subgraphs
     seen = [[graph.tensors[int(index)].name.decode() for index in operation.inputs if index >= 0] for operation in graph.operators]
     return [graph.tensors[int(one.outputs[0])].name.decode() for one, inputs in zip(graph.operators, seen, strict=True) if name in inputs]
-
-
-def _outputs(content: bytes) -> list[str]:
-    """The outputs of a file's operations, in order."""
-    (graph,) = read_schema("int8").ModelT.InitFromPackedBuf(content).subgraphs
-    return [graph.tensors[int(operation.outputs[0])].name.decode() for operation in graph.operators]

@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,7 +21,7 @@ from kpose.export.decoding import keypoint_function
 from kpose.export.graphs import Input, activations_apart, joined, with_input
 from kpose.export.inference_network import equalising_scales, inference_network
 from kpose.export.metadata import INPUT, KEYPOINTS, METADATA_NAME, OUTPUT, ConversionRecord, Samples, attach_card
-from kpose.export.quantisation import best_ranges, quantise, quantise_weights, relative_rms
+from kpose.export.quantisation import best_ranges, layer_errors, quantise, quantise_weights, relative_rms
 from kpose.export.quantisation_aware import train_quantisation_aware
 from kpose.export.runner import TFLiteDecodingNetwork, TFLiteNetwork
 from kpose.export.samples import drawn_crops
@@ -48,6 +48,7 @@ class Conversion:
         relative_rms: root of the mean squared difference, over that of Keras' heatmaps.
         decoding_difference: of the variant that decodes, the greatest distance between its keypoints and those that its codec decodes from
             the same heatmaps, in pixels of the crop; else None.
+        layer_errors: with int8, by the name of each tensor its relative rms against the float network, see `layer_errors`.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Conversion:
     largest_difference: float
     relative_rms: float
     decoding_difference: float | None = None
+    layer_errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def precision(self) -> str:
@@ -140,8 +142,11 @@ def convert_tflite(
         train_quantisation_aware(network, training_batches, crops, training_steps)
         record = record.model_copy(update={"trained_steps": training_steps})
     content = attach_card(_built_in_operations(network, half_precision=precision == "fp16"), card, "")
+    errors: dict[str, float] = {}
     if precision in INTEGERS:
+        before = content
         content, record = _in_integers(content, crops, record, keep_float, samples_source)
+        errors = layer_errors(before, content, crops[-_TRIED:])
     elif precision == "dynamic":
         content = quantise_weights(content)
     else:
@@ -167,6 +172,7 @@ def convert_tflite(
         float(np.abs(found - expected).max()),
         relative_rms(found, expected),
         difference,
+        errors,
     )
 
 

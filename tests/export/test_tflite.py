@@ -290,3 +290,15 @@ def test_the_lightweight_network_in_int8(attention, tmp_path):
     assert [place for place, name in enumerate(quantised) if name == "DEQUANTIZE"][-1] == len(quantised) - 1
     if attention != "cbam":
         assert "QUANTIZE" not in quantised
+
+
+def test_int8_tells_how_far_each_tensor_is_off(network, crops, tmp_path):
+    errors = convert_tflite(network, tmp_path / "pose.tflite", "int8", crops).layer_errors
+    names = list(errors)
+    # From the picture to the heatmaps, in the order of the network.
+    assert len(names) > 15 and names[-1] == "heatmaps"
+    places = [next(place for place, name in enumerate(names) if part in name) for part in ("normalise", "stem", "first", "second", "third")]
+    assert places == sorted(places)
+    assert 0.0005 < errors[names[0]] < 0.02
+    assert all(0 < error < 0.5 for error in errors.values())
+    assert convert_tflite(network, tmp_path / "pose.tflite", "fp16", crops).layer_errors == {}
