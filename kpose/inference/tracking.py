@@ -71,6 +71,11 @@ class PoseTracker:
         self._tracks: list[_Track] = []
         self._next_identity = 1
 
+    @property
+    def identities(self) -> set[int]:
+        """The numbers of those who are in sight, or were within `patience`."""
+        return {track.identity for track in self._tracks}
+
     def boxes(self, seconds: float, image_size: tuple[int, int]) -> np.ndarray:
         """Where the people who were seen last are to be looked for now, without a detector.
 

@@ -106,6 +106,8 @@ class VideoPoses:
             poses = self.estimator.without_doubles(self.estimator(image, boxes[: self.estimator.largest_number])[0])
         self._frame += 1
         identities = self.tracker.update(poses, seconds)
+        # A camera may run for days: whoever left takes their smoother along.
+        self._smoothers = {identity: self._smoothers[identity] for identity in self.tracker.identities & self._smoothers.keys()}
         people = [TrackedPose(identity, pose) for identity, pose in zip(identities, poses, strict=True) if identity is not None]
         return [TrackedPose(one.identity, self._smoothed(one, seconds)) for one in people] if self.smoothing else people
 

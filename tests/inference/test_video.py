@@ -94,6 +94,8 @@ def test_without_a_detector_one_person_is_followed_and_looked_for_again_when_los
         seer.people = []
         poses(IMAGE, 1 + frame / 30)
     assert seer.looks[-1] is None
+    # Nothing is kept of somebody who left.
+    assert not poses.tracker.identities and not poses._smoothers
 
 
 def test_joints_are_smoothed_over_time():
