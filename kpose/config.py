@@ -122,6 +122,8 @@ class AugmentationConfig(_Section):
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0  # added, uniform in -b .. b, of an image in 0..1
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0  # factor, uniform in 1 - c .. 1 + c
     saturation: Annotated[float, Field(ge=0, le=1)] = 0.0  # factor, uniform in 1 - s .. 1 + s
+    truncation_probability: Fraction = 0.0  # the photo ends within the box
+    truncation_least_kept: Annotated[float, Field(gt=0, le=1)] = 0.4  # share of the box's width or height, uniform from this to 1
     channel_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0  # factor of each of red, green, blue, uniform in 1 - g .. 1 + g
 
 

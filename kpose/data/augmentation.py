@@ -9,8 +9,8 @@ decoding. A *plan* has these columns for n people:
     mirrored    (n,)       bool
     keypoints   (n, K, 3)  image frame; after a flip left and right have changed places
 
-and, where drawn, `colour (n, 6)` and `cutout (n, 4)`, which are applied to the crops. Random numbers are stateless: each operation
-derives its own from `seed`, so that switching one off leaves the others as they were.
+and, where drawn, `frame (n, 4)`, outside of which a picture is black, `colour (n, 6)` and `cutout (n, 4)`, which are applied to the
+crops. Random numbers are stateless: each operation derives its own from `seed`, so that switching one off leaves the others as they were.
 
 The recipe is that of Sun et al. (HRNet, CVPR 2019), which the published weights of this family of networks follow. Papers that print
 plain ranges ("rotation from -30 to 30") have the distribution "uniform"; the colour jitter of the hourglasses' codes is a gain of each
@@ -31,10 +31,17 @@ Plan = dict[str, tf.Tensor]
 Distribution = Literal["normal", "uniform"]
 
 # Numbers of the random streams; a new operation takes a new one.
-_HALF_BODY, _SCALE, _ROTATION, _FLIP, _COLOUR, _CUTOUT, _GAIN = range(7)
+_HALF_BODY, _SCALE, _ROTATION, _FLIP, _COLOUR, _CUTOUT, _GAIN, _TRUNCATION = range(8)
 
 # The published code takes the upper body where a standard normal is below 0.5.
 _UPPER_BODY_PROBABILITY = 0.6915
+
+# Photos cut people off at the bottom most of all: up to which number in 0..1 the cut is at the bottom, the top, the left; else the right.
+TRUNCATION_SIDES = (0.5, 0.6, 0.8)
+# Fewer joints are no person to learn from.
+TRUNCATION_FEWEST_JOINTS = 4
+# An edge beyond all pictures.
+FAR = 1.0e6
 
 # ITU-R BT.601, as tf.image.rgb_to_grayscale has them.
 _LUMA = (0.2989, 0.5870, 0.1140)
@@ -54,8 +61,25 @@ def plan_crops(boxes: tf.Tensor, keypoints: tf.Tensor, crop_size: geometry.Size,
     return {"center": center, "size": size, "rotation": rotation, "mirrored": tf.zeros_like(rotation, tf.bool), "keypoints": keypoints}
 
 
+def random_plan(
+    boxes: tf.Tensor,
+    keypoints: tf.Tensor,
+    seed: tf.Tensor,
+    config: AugmentationConfig,
+    skeleton: Skeleton,
+    crop_size: geometry.Size,
+    padding: float,
+) -> Plan:
+    """`plan_crops` with all random changes of a configuration, from where the photo ends on. Arguments as there and of `augment_plan`."""
+    if not (config.truncation_probability and config.truncation_least_kept < 1):
+        return augment_plan(plan_crops(boxes, keypoints, crop_size, padding), seed, config, skeleton, crop_size)
+    boxes, keypoints, frame = truncate(boxes, keypoints, seed, config.truncation_probability, config.truncation_least_kept)
+    plan = {**plan_crops(boxes, keypoints, crop_size, padding), "frame": frame}
+    return augment_plan(plan, seed, config, skeleton, crop_size)
+
+
 def augment_plan(plan: Plan, seed: tf.Tensor, config: AugmentationConfig, skeleton: Skeleton, crop_size: geometry.Size) -> Plan:
-    """All random changes of a configuration; those that it turns off cost nothing.
+    """All random changes of where and how a person is cut out; those that a configuration turns off cost nothing.
 
     Args:
         plan: see the module.
@@ -85,6 +109,49 @@ def augment_plan(plan: Plan, seed: tf.Tensor, config: AugmentationConfig, skelet
     if config.cutout_probability and config.cutout_size:
         plan = random_cutout(plan, seed, crop_size, config.cutout_probability, config.cutout_size)
     return plan
+
+
+def truncate(
+    boxes: tf.Tensor, keypoints: tf.Tensor, seed: tf.Tensor, probability: float, least_kept: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Sometimes let the photo end within the person, as photos do: beyond an edge it is black, and joints there are not annotated.
+
+    Half a body alone is another thing: the rest of it is still seen. The box is cut off too, so the crop shows what is left.
+
+    Args:
+        boxes: `(n, 4)` x, y, width, height in the image frame.
+        keypoints: `(n, K, 3)` in the image frame.
+        seed: `(2,)`.
+        probability: of an edge, for people of whom `TRUNCATION_FEWEST_JOINTS` are left.
+        least_kept: of the box's height or width a share that is uniform from this to 1 is left.
+
+    Returns:
+        Boxes, keypoints, and `frame (n, 4)`: the left, top, right and bottom edge in whole pixels; pixel i lies between edges i and i + 1.
+    """
+    uniform = tf.random.stateless_uniform([tf.shape(boxes)[0], 3], _stream(seed, _TRUNCATION))
+    x, y, width, height = tf.unstack(boxes, axis=-1)
+    kept = least_kept + (1.0 - least_kept) * uniform[:, 1]
+    side = tf.searchsorted(tf.constant(TRUNCATION_SIDES), uniform[:, 0], side="right")
+    far = tf.fill(tf.shape(x), FAR)
+    frame = tf.stack(
+        [
+            tf.where(side == 2, tf.round(x + (1.0 - kept) * width), -far),
+            tf.where(side == 1, tf.round(y + (1.0 - kept) * height), -far),
+            tf.where(side == 3, tf.round(x + kept * width), far),
+            tf.where(side == 0, tf.round(y + kept * height), far),
+        ],
+        axis=-1,
+    )
+    points = keypoints[..., :2] + 0.5
+    inside = tf.reduce_all((points >= frame[:, None, :2]) & (points < frame[:, None, 2:]), axis=-1)
+    left = _count(inside & (keypoints[..., 2] > 0))
+    applies = ((uniform[:, 2] < probability) & (left >= TRUNCATION_FEWEST_JOINTS))[:, None]
+    first = tf.maximum(boxes[:, :2], frame[:, :2])
+    last = tf.minimum(boxes[:, :2] + boxes[:, 2:], frame[:, 2:])
+    boxes = tf.where(applies, tf.concat([first, last - first], axis=-1), boxes)
+    keypoints = tf.where((applies & ~inside)[..., None], 0.0, keypoints)
+    nowhere = tf.constant([-FAR, -FAR, FAR, FAR])
+    return boxes, keypoints, tf.where(applies, frame, nowhere)
 
 
 def half_body(

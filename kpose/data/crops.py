@@ -77,7 +77,12 @@ def preparation_from_config(config: Config, heatmap_size: geometry.Size | None =
 
 
 def load_crop(
-    content: tf.Tensor, matrix: tf.Tensor, preparation: Preparation, colour: tf.Tensor | None = None, cutout: tf.Tensor | None = None
+    content: tf.Tensor,
+    matrix: tf.Tensor,
+    preparation: Preparation,
+    colour: tf.Tensor | None = None,
+    cutout: tf.Tensor | None = None,
+    frame: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """The normalised crop `(H, W, 3)` of an encoded picture.
 
@@ -87,14 +92,28 @@ def load_crop(
         preparation: crop and normalisation.
         colour: see `augmentation.random_colour`.
         cutout: see `augmentation.random_cutout`.
+        frame: see `augmentation.truncate`.
     """
     size = preparation.codec.input_size
-    region, offset = decode_region(content, lambda image_size: geometry.visible_region(matrix, size, image_size))
+
+    def shown(image_size: tf.Tensor) -> tf.Tensor:
+        region = geometry.visible_region(matrix, size, image_size)
+        return region if frame is None else _within(region, frame)
+
+    region, offset = decode_region(content, shown)
     crop = sample_crop(region, geometry.translate_source(matrix, offset), size)
     if colour is not None:
         crop = augmentation.adjust_colour(crop, colour)
     crop = preparation.normalise(crop)
     return crop if cutout is None else augmentation.cut_out(crop, cutout)
+
+
+def _within(region: tf.Tensor, frame: tf.Tensor) -> tf.Tensor:
+    """The part of a region y, x, height, width within the edges x, y, x, y of a frame, at least a pixel."""
+    edges = tf.cast(frame, tf.int32)
+    first, last = region[:2], region[:2] + region[2:]
+    start = tf.clip_by_value(edges[1::-1], first, last - 1)
+    return tf.concat([start, tf.clip_by_value(edges[:1:-1], start + 1, last) - start], axis=0)
 
 
 def load_views(content: tf.Tensor, matrices: tf.Tensor, preparation: Preparation) -> tf.Tensor:

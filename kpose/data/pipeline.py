@@ -207,7 +207,8 @@ def training_dataset(
     def load(person: Columns) -> Columns:
         kept = {name: person[name] for name in ("position", "keypoints", "cutout") if name in person and (paste or name != "cutout")}
         cutout = None if paste else person.get("cutout")
-        return kept | {"image": load_crop(read(person["source"]), person["matrix"], preparation, person.get("colour"), cutout)}
+        changes = {"colour": person.get("colour"), "cutout": cutout, "frame": person.get("frame")}
+        return kept | {"image": load_crop(read(person["source"]), person["matrix"], preparation, **changes)}
 
     def finish(batch: Columns) -> tuple[Any, Any, Any]:
         image = augmentation.paste_other_people(batch["image"], batch["cutout"]) if "cutout" in batch else batch["image"]
@@ -238,15 +239,16 @@ def planned_people(
 
     Returns:
         Single people from position `start` on: position, source (file name or bytes of the picture), matrix `(2, 3)` from image to crop,
-        keypoints `(K, 3)` in the crop frame, and `colour` and `cutout` where they are on.
+        keypoints `(K, 3)` in the crop frame, and `frame`, `colour` and `cutout` where they are on.
     """
     parts = _parts(people, weights)
     size, skeleton = preparation.codec.input_size, parts[0].skeleton
 
     def plan(block: tf.Tensor, columns: Columns) -> Columns:
-        crops = augmentation.plan_crops(columns["box"], columns["keypoints"], size, preparation.box_padding)
         block_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), block)
-        crops = augmentation.augment_plan(crops, block_seed, augmentation_config, skeleton, size)
+        crops = augmentation.random_plan(
+            columns["box"], columns["keypoints"], block_seed, augmentation_config, skeleton, size, preparation.box_padding
+        )
         matrix = preparation.matrix(crops)
         planned = {
             "position": columns["position"],
@@ -254,7 +256,7 @@ def planned_people(
             "matrix": matrix,
             "keypoints": geometry.transform_points(crops["keypoints"], matrix),
         }
-        return planned | {name: crops[name] for name in ("colour", "cutout") if name in crops}
+        return planned | {name: crops[name] for name in ("frame", "colour", "cutout") if name in crops}
 
     first_block = start // BLOCK
     recorded = [part for part in parts if isinstance(part, Records)]

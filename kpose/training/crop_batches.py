@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # The published code takes the upper body where a standard normal is below 0.5.
 UPPER_BODY_PROBABILITY = 0.6915
+# Which side a photo ends at, and how many joints must be left, see kpose.data.augmentation, which needs TensorFlow.
+TRUNCATION_SIDES, TRUNCATION_FEWEST_JOINTS, FAR = (0.5, 0.6, 0.8), 4, 1.0e6
 # ITU-R BT.601.
 _LUMA = np.array([0.2989, 0.5870, 0.1140], np.float32)
 
@@ -37,6 +39,7 @@ class Draws:
     """The random numbers of n people, from which all that is random follows.
 
     Attributes:
+        truncation: `(n, 3)` uniform in 0..1: which side, how much is left, whether at all.
         half_body: `(n, 2)` uniform in 0..1: which half, whether at all.
         scale: `(n,)`, turn: `(n,)`: standard normal, or uniform in -1..1 where the configuration says so.
         turns, flips: `(n,)` uniform in 0..1.
@@ -44,6 +47,7 @@ class Draws:
         cutout: `(n, 5)` uniform in 0..1: centre, sides, whether at all.
     """
 
+    truncation: np.ndarray
     half_body: np.ndarray
     scale: np.ndarray
     turn: np.ndarray
@@ -61,6 +65,7 @@ def draw(random: np.random.Generator, people: int, config: AugmentationConfig) -
         return random.uniform(-1, 1, people) if distribution == "uniform" else random.standard_normal(people)
 
     return Draws(
+        truncation=random.uniform(size=(people, 3)),
         half_body=random.uniform(size=(people, 2)),
         scale=deviation(config.scale_distribution),
         turn=deviation(config.rotation_distribution),
@@ -77,12 +82,14 @@ class Plan(NamedTuple):
 
     Attributes:
         matrix: `(n, 2, 3)` float32 from the frame of boxes and keypoints to the crop.
+        frame: `(n, 4)` float32, see `kpose.data.augmentation.truncate`; in the frame of boxes and keypoints.
         keypoints: `(n, K, 3)` float32 in the crop frame; after a flip left and right have changed places.
         colour: `(n, 6)` float32, see `kpose.data.augmentation.random_colour`.
         cutout: `(n, 4)` float32, see `kpose.data.augmentation.random_cutout`.
     """
 
     matrix: np.ndarray
+    frame: np.ndarray
     keypoints: np.ndarray
     colour: np.ndarray
     cutout: np.ndarray
@@ -98,7 +105,7 @@ def plan(
     padding: float,
     alignment: geometry.Alignment,
 ) -> Plan:
-    """All changes of a configuration, `kpose.data.augmentation.augment_plan` in NumPy.
+    """All changes of a configuration, `kpose.data.augmentation.truncate` and `augment_plan` in NumPy.
 
     Args:
         boxes: `(n, 4)` x, y, width, height in any frame.
@@ -110,6 +117,7 @@ def plan(
         padding: factor by which the boxes grow.
         alignment: see `kpose.geometry`.
     """
+    boxes, keypoints, frame = _truncate(boxes, keypoints, draws, config)
     center, size = geometry.fit_box_to_aspect(boxes, crop_size, padding)
     if config.half_body_probability and (skeleton.upper_body or skeleton.lower_body):
         applies, half_center, half_size = _half_body(keypoints, draws, config, skeleton, crop_size)
@@ -126,7 +134,27 @@ def plan(
     sides = draws.cutout[:, 2:4] * config.cutout_size * extent * (draws.cutout[:, 4:] < config.cutout_probability)
     cutout = np.concatenate([draws.cutout[:, :2] * extent - sides / 2, sides], axis=1)
     moved = geometry.transform_points(keypoints, matrix)
-    return Plan(*(part.astype(np.float32) for part in (matrix, moved, colour, cutout)))
+    return Plan(*(part.astype(np.float32) for part in (matrix, frame, moved, colour, cutout)))
+
+
+def _truncate(
+    boxes: np.ndarray, keypoints: np.ndarray, draws: Draws, config: AugmentationConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, keypoints and frame of `kpose.data.augmentation.truncate`."""
+    nowhere = np.array([-FAR, -FAR, FAR, FAR])
+    x, y, width, height = np.moveaxis(boxes, -1, 0)
+    kept = config.truncation_least_kept + (1.0 - config.truncation_least_kept) * draws.truncation[:, 1]
+    side = np.searchsorted(TRUNCATION_SIDES, draws.truncation[:, 0], side="right")
+    edges = [x + (1.0 - kept) * width, y + (1.0 - kept) * height, x + kept * width, y + kept * height]
+    frame = np.where(side[:, None] == np.array([2, 1, 3, 0]), np.round(np.stack(edges, axis=-1)), nowhere)
+    points = keypoints[..., :2] + 0.5
+    inside = ((points >= frame[:, None, :2]) & (points < frame[:, None, 2:])).all(axis=-1)
+    left = (inside & (keypoints[..., 2] > 0)).sum(axis=1)
+    applies = ((draws.truncation[:, 2] < config.truncation_probability) & (left >= TRUNCATION_FEWEST_JOINTS))[:, None]
+    first, last = np.maximum(boxes[:, :2], frame[:, :2]), np.minimum(boxes[:, :2] + boxes[:, 2:], frame[:, 2:])
+    boxes = np.where(applies, np.concatenate([first, last - first], axis=-1), boxes)
+    keypoints = np.where((applies & ~inside)[..., None], 0.0, keypoints)
+    return boxes, keypoints, np.where(applies, frame, nowhere)
 
 
 def _half_body(
@@ -160,11 +188,13 @@ class CropBatch:
     Attributes:
         person: `(B,)` int32 position among the crops.
         source: `(B, 2, 3)` float32 from the network's crop to the stored one.
+        frame: `(B, 4)` int32 left, top, right and bottom edge, in whole pixels of the stored crop, outside of which it is black.
         keypoints, colour, cutout: see `Plan`.
     """
 
     person: np.ndarray
     source: np.ndarray
+    frame: np.ndarray
     keypoints: np.ndarray
     colour: np.ndarray
     cutout: np.ndarray
@@ -230,7 +260,8 @@ class CropStream:
                 config.codec.alignment,
             )
             source = stored_source(planned.matrix, crops.shrink[person])
-            batch = CropBatch(person.astype(np.int32), source, planned.keypoints, planned.colour, planned.cutout)
+            frame = stored_frame(planned.frame, crops.shrink[person])
+            batch = CropBatch(person.astype(np.int32), source, frame, planned.keypoints, planned.colour, planned.cutout)
             self._blocks = {number: batch, **{kept: old for kept, old in self._blocks.items() if kept == number - 1}}
         return self._blocks[number]
 
@@ -258,6 +289,11 @@ def stored_source(matrix: np.ndarray, shrink: np.ndarray) -> np.ndarray:
     return source.astype(np.float32)
 
 
+def stored_frame(frame: np.ndarray, shrink: np.ndarray) -> np.ndarray:
+    """The edges `(n, 4)` int32 in pixels of the stored crop, of edges of the region; `shrink` as in `stored_source`."""
+    return np.asarray(np.round(frame * np.tile(shrink, 2)).astype(np.int32))
+
+
 # --- on the device: keras.ops, whole batches -----------------------------------------------------------------------------------------
 
 
@@ -278,13 +314,14 @@ class DevicePixels(NamedTuple):
         )
 
 
-def cut_crops(stored: DevicePixels, person: Any, source: Any, crop_size: geometry.Size) -> Any:
+def cut_crops(stored: DevicePixels, person: Any, source: Any, frame: Any, crop_size: geometry.Size) -> Any:
     """Crops by bilinear interpolation, black outside of what is stored, as `kpose.geometry.warp_image`.
 
     Args:
         stored: all decoded crops.
         person: `(B,)` int32.
         source: `(B, 2, 3)` float32 from the network's crop to the stored one.
+        frame: `(B, 4)` int32, see `CropBatch`.
         crop_size: height and width of the network's crop.
 
     Returns:
@@ -298,7 +335,9 @@ def cut_crops(stored: DevicePixels, person: Any, source: Any, crop_size: geometr
     )
     first = ops.take(stored.first, person, axis=0)[:, None, None]
     sizes = ops.take(stored.sizes, person, axis=0)
-    rows, columns = sizes[:, 0, None, None], sizes[:, 1, None, None]
+    columns = sizes[:, 1, None, None]
+    first_x, first_y = (ops.maximum(frame[:, axis, None, None], 0) for axis in (0, 1))
+    last_x, last_y = (ops.minimum(frame[:, axis + 2, None, None], sizes[:, 1 - axis, None, None]) for axis in (0, 1))
     left, top = ops.floor(x), ops.floor(y)
     right_share, bottom_share = x - left, y - top
     # Far outside no number of pixels may overflow.
@@ -307,7 +346,7 @@ def cut_crops(stored: DevicePixels, person: Any, source: Any, crop_size: geometr
     for down in (0, 1):
         for across in (0, 1):
             near_x, near_y = left + across, top + down
-            inside = (near_x >= 0) & (near_x < columns) & (near_y >= 0) & (near_y < rows)
+            inside = (near_x >= first_x) & (near_x < last_x) & (near_y >= first_y) & (near_y < last_y)
             index = first + ops.where(inside, near_y * columns + near_x, 0)
             share = (right_share if across else 1.0 - right_share) * (bottom_share if down else 1.0 - bottom_share)
             share = ops.where(inside, share, 0.0)
@@ -387,7 +426,7 @@ def network_batch(
         Images `(B, H, W, 3)` float32 normalised, and of each output heatmaps `(B, h, w, K)` and weights `(B, K)`.
     """
     changes = config.augmentation
-    image = cut_crops(stored, batch["person"], batch["source"], codecs[0].input_size)
+    image = cut_crops(stored, batch["person"], batch["source"], batch["frame"], codecs[0].input_size)
     if changes.brightness or changes.contrast or changes.saturation or changes.channel_gain:
         image = adjust_colours(image, batch["colour"])
     mean, std = (np.asarray(value, np.float32) for value in (config.data.mean, config.data.std))

@@ -160,6 +160,38 @@ def test_all_off_changes_nothing(plan: Plan) -> None:
         np.testing.assert_array_equal(changed[name], column)
 
 
+def test_a_photo_that_ends_within_the_person_leaves_its_part_of_the_box(plan: Plan) -> None:
+    people = 2000
+    boxes = tf.constant([[100.0, 200.0, 60.0, 80.0]] * people)
+    grid = np.stack(np.meshgrid(np.linspace(101, 158, 5), np.linspace(201, 278, 5)), axis=-1).reshape(-1, 2)
+    keypoints = tf.constant(np.repeat(np.concatenate([grid, np.full((25, 1), 2)], axis=1)[None], people, axis=0), tf.float32)
+    left, kept, frame = (part.numpy() for part in augmentation.truncate(boxes, keypoints, SEED, 0.6, 0.5))
+    cut = np.abs(frame) < augmentation.FAR
+    assert 0.57 < cut.any(axis=1).mean() < 0.63 and cut.sum(axis=1).max() == 1
+    assert 0.45 < cut[:, 3].sum() / cut.sum() < 0.55  # at the bottom most of all
+    np.testing.assert_array_equal(frame[cut], np.round(frame[cut]))
+    whole = ~cut.any(axis=1)
+    np.testing.assert_array_equal(left[whole], boxes[whole])
+    np.testing.assert_array_equal(kept[whole], keypoints[whole])
+    share = left[:, 2] * left[:, 3] / (60 * 80)
+    assert share[~whole].min() > 0.48 and share.max() <= 1
+    # What is annotated still lies within the box, the rest beyond the edge.
+    there = kept[..., 2] > 0
+    beyond = (keypoints[..., :2] + 0.5 < frame[:, None, :2]) | (keypoints[..., :2] + 0.5 >= frame[:, None, 2:])
+    np.testing.assert_array_equal(there, ~beyond.numpy().any(axis=-1))
+
+
+def test_nobody_is_cut_off_of_whom_too_little_would_be_left() -> None:
+    keypoints = np.zeros((500, 17, 3), np.float32)
+    keypoints[:, :5] = [[10, 2, 2], [12, 2, 2], [14, 2, 2], [10, 95, 2], [12, 95, 2]]
+    boxes = tf.constant([[0.0, 0, 30, 100]] * 500)
+    _, kept, frame = (part.numpy() for part in augmentation.truncate(boxes, tf.constant(keypoints), SEED, 1.0, 0.3))
+    changed = (kept != keypoints).any(axis=(1, 2))
+    # Three joints lie in the upper half, two in the lower: only an edge at the side leaves four, or all.
+    assert not changed.any() or (np.abs(frame[changed][:, ::2]) < augmentation.FAR).any(axis=1).all()
+    assert (np.count_nonzero(kept[..., 2], axis=1) >= augmentation.TRUNCATION_FEWEST_JOINTS).all()
+
+
 def test_colour_follows_its_definition() -> None:
     image = np.random.default_rng(0).uniform(60, 180, (9, 7, 3)).astype(np.float32)
     brightness, contrast, saturation, gain = 0.05, 1.2, 0.7, [1.1, 0.8, 0.9]

@@ -29,13 +29,14 @@ from kpose.data.shares import CYCLE
 from kpose.errors import KposeError
 from kpose.skeletons import COCO_17
 from kpose.training import crop_batches
-from kpose.training.crop_batches import UPPER_BODY_PROBABILITY, CropStream, DevicePixels, Draws, draw, plan, stored_source
+from kpose.training.crop_batches import UPPER_BODY_PROBABILITY, CropStream, DevicePixels, Draws, draw, plan, stored_frame, stored_source
 from kpose.training.crops import STATE, read_state, settings_of, train_on_crops
 from kpose.weight_files import load_weights, save_weights, split_arrays
 from kpose.weights.trained import import_trained
 
 EVERYTHING = {
     "rotation_degrees": 40,
+    "truncation_probability": 0.5,
     "half_body_probability": 0.6,
     "half_body_minimum_joints": 4,
     "cutout_probability": 0.5,
@@ -104,6 +105,7 @@ def tensorflow_draws(seed: tf.Tensor, people: int, config: AugmentationConfig) -
 
     turn, turns = tf.random.split(stream(augmentation._ROTATION))
     return Draws(
+        truncation=uniform([people, 3], augmentation._TRUNCATION),
         half_body=uniform([2, people], augmentation._HALF_BODY).T,
         scale=augmentation._draw([people], stream(augmentation._SCALE), config.scale_distribution).numpy(),
         turn=augmentation._draw([people], turn, config.rotation_distribution).numpy(),
@@ -124,19 +126,22 @@ def random_people(random: np.random.Generator, people: int) -> tuple[np.ndarray,
     return boxes, np.concatenate([points, visibility[..., None]], axis=-1).astype(np.float32)
 
 
+def everywhere(people: int) -> tf.Tensor:
+    """A frame that cuts off nothing."""
+    return tf.constant([[-9999, -9999, 9999, 9999]] * people)
+
+
 @pytest.mark.parametrize("alignment", ["classic", "unbiased"])
 @pytest.mark.parametrize("changes", [{}, EVERYTHING, EVERYTHING | UNIFORM], ids=["default", "everything", "uniform"])
 def test_plans_are_those_of_the_pipeline(changes: dict[str, Any], alignment: geometry.Alignment) -> None:
     boxes, keypoints = random_people(np.random.default_rng(3), 400)
     config, size, seed = AugmentationConfig(**changes), (64, 48), tf.constant([5, 7], tf.int64)
-    expected = augmentation.augment_plan(
-        augmentation.plan_crops(tf.constant(boxes), tf.constant(keypoints), size, 1.25), seed, config, COCO_17, size
-    )
+    expected = augmentation.random_plan(tf.constant(boxes), tf.constant(keypoints), seed, config, COCO_17, size, 1.25)
     matrix = geometry.crop_matrix(expected["center"], expected["size"], size, expected["rotation"], expected["mirrored"], alignment)
     found = plan(boxes, keypoints, tensorflow_draws(seed, 400, config), config, COCO_17, size, 1.25, alignment)
     np.testing.assert_allclose(found.matrix, matrix, rtol=1e-4, atol=2e-3)
     np.testing.assert_allclose(found.keypoints, geometry.transform_points(expected["keypoints"], matrix), atol=5e-3)
-    for name in ("colour", "cutout"):
+    for name in ("frame", "colour", "cutout"):
         if name in expected:
             np.testing.assert_allclose(getattr(found, name), expected[name], atol=1e-4)
 
@@ -164,7 +169,7 @@ def test_pixels_are_those_of_the_warp(crops: CropShards) -> None:
     draws = draw(random, len(crops), AugmentationConfig())
     matrix = plan(crops.boxes, crops.keypoints, draws, AugmentationConfig(), crops.skeleton, (64, 48), 1.6, "classic").matrix
     source = stored_source(matrix, crops.shrink)
-    found = crop_batches.cut_crops(DevicePixels.of(pixels), tf.range(len(crops)), tf.constant(source), (64, 48))
+    found = crop_batches.cut_crops(DevicePixels.of(pixels), tf.range(len(crops)), tf.constant(source), everywhere(len(crops)), (64, 48))
     for person in range(len(crops)):
         expected = geometry.warp_image(pixels.picture(person)[None], geometry.invert_affine(source[person])[None], (64, 48))[0]
         np.testing.assert_allclose(found[person], expected, atol=0.1)
@@ -173,7 +178,7 @@ def test_pixels_are_those_of_the_warp(crops: CropShards) -> None:
 @pytest.mark.parametrize("places", [1e9, -1e9])
 def test_a_crop_far_outside_is_black(places: float, crops: CropShards) -> None:
     source = tf.constant([[[1.0, 0, places], [0, 1.0, places]]])
-    assert not np.any(crop_batches.cut_crops(DevicePixels.of(crops.decode()), tf.constant([0]), source, (8, 8)))
+    assert not np.any(crop_batches.cut_crops(DevicePixels.of(crops.decode()), tf.constant([0]), source, everywhere(1), (8, 8)))
 
 
 @pytest.mark.parametrize("content", ["mean_colour", "another_person"])
@@ -181,8 +186,8 @@ def test_whole_samples_are_those_of_the_pipeline(people: Path, crops: CropShards
     config = make_config(people, augmentation={**EVERYTHING, "cutout_content": content})
     instances, preparation = training_instances(config), preparation_from_config(config)
     seed, size, count = tf.constant([1, 2], tf.int64), (64, 64), len(crops)
-    theirs = augmentation.plan_crops(tf.constant(instances.boxes), tf.constant(instances.keypoints), size, 1.25)
-    theirs = augmentation.augment_plan(theirs, seed, config.augmentation, COCO_17, size)
+    boxes, keypoints = tf.constant(instances.boxes), tf.constant(instances.keypoints)
+    theirs = augmentation.random_plan(boxes, keypoints, seed, config.augmentation, COCO_17, size, 1.25)
     matrix = preparation.matrix(theirs)
     heatmaps, weights = preparation.codec.encode(geometry.transform_points(theirs["keypoints"], matrix))
     draws = tensorflow_draws(seed, count, config.augmentation)
@@ -190,6 +195,7 @@ def test_whole_samples_are_those_of_the_pipeline(people: Path, crops: CropShards
     batch = {
         "person": tf.range(count),
         "source": tf.constant(stored_source(ours.matrix, crops.shrink)),
+        "frame": tf.constant(stored_frame(ours.frame, crops.shrink)),
         **{name: tf.constant(getattr(ours, name)) for name in ("keypoints", "colour", "cutout")},
     }
     image, found, mask = crop_batches.network_batch(DevicePixels.of(crops.decode()), batch, config, [preparation.codec])
@@ -197,8 +203,8 @@ def test_whole_samples_are_those_of_the_pipeline(people: Path, crops: CropShards
     np.testing.assert_array_equal(mask[0], weights)
     files = [tf.io.read_file(instances.image_files[index]) for index in instances.image_index]
     cutouts = theirs["cutout"] if content == "mean_colour" else [None] * count
-    loaded = zip(files, matrix, theirs["colour"], cutouts, strict=True)
-    expected = tf.stack([load_crop(file, rows, preparation, colour, cutout) for file, rows, colour, cutout in loaded])
+    loaded = zip(files, matrix, theirs["colour"], cutouts, theirs["frame"], strict=True)
+    expected = tf.stack([load_crop(file, rows, preparation, *changes) for file, rows, *changes in loaded])
     if content == "another_person":
         expected = augmentation.paste_other_people(expected, theirs["cutout"])
     differences = np.mean(255 * np.abs((image - expected) * np.array(preparation.std, np.float32)), axis=(1, 2, 3))
