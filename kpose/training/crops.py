@@ -215,11 +215,6 @@ class _TorchTrainer:
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, objective: Objective, stored: DevicePixels) -> None:
         self.model, self.optimizer, self.objective, self.stored = model, optimizer, objective, stored
         self.trained = model.trainable_variables  # looked up once: Keras walks through all layers for them
-        if keras.backend.backend() == "torch":
-            import torch
-
-            # Batches are all of one shape: looking for the fastest convolutions once pays.
-            torch.backends.cudnn.benchmark = True
 
     def step(self, columns: Columns) -> Any:
         """One step of descent on a batch in NumPy; returns its loss, which may still be in the making."""
