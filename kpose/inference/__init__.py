@@ -1,7 +1,7 @@
 """From images to poses."""
 
 from kpose.inference.folder import PredictionSummary, predict_folder, read_boxes
-from kpose.inference.images import read_image
+from kpose.inference.images import decode_image, read_image
 from kpose.inference.predictor import Pose, PoseEstimator
 from kpose.inference.refinement import Refinement
 from kpose.inference.smoothing import PoseSmoother
@@ -22,6 +22,7 @@ __all__ = [
     "VideoPoses",
     "VideoSummary",
     "compile_forward",
+    "decode_image",
     "predict_folder",
     "predict_heatmaps",
     "predict_video",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from kpose.errors import KposeError
 from kpose.files import read_json, write_json
 from kpose.inference.images import SUFFIXES, read_image
-from kpose.inference.predictor import Pose, PoseEstimator, box_array, check_boxes
+from kpose.inference.predictor import PoseEstimator, box_array, check_boxes
 from kpose.visualize import draw_poses, write_image
 
 PREDICTIONS = "predictions.json"
@@ -127,7 +127,7 @@ def predict_folder(
             poses = estimator([image for _, image, _ in batch], [picture_boxes for _, _, picture_boxes in batch])
             for (name, image, _), found in zip(batch, poses, strict=True):
                 write_image(output / name, draw_poses(image, [pose.keypoints for pose in found], estimator.skeleton, minimum_score))
-                people[name] = {"height": image.shape[0], "width": image.shape[1], "people": [_to_json(pose) for pose in found]}
+                people[name] = {"height": image.shape[0], "width": image.shape[1], "people": [pose.to_json() for pose in found]}
             bar.update(len(people) + len(left_out) - bar.n)
     if not people:
         name, reason = next(iter(left_out.items()))
@@ -209,11 +209,6 @@ def _batches(
 def _boxes_of(name: str, boxes: Mapping[str, np.ndarray]) -> np.ndarray | None:
     found = boxes.get(name)
     return boxes.get(name.rsplit("/", 1)[-1]) if found is None else found
-
-
-def _to_json(pose: Pose) -> dict[str, Any]:
-    keypoints, box = pose.keypoints.astype(np.float64), pose.box.astype(np.float64)
-    return {"keypoints": np.round(keypoints, 3).tolist(), "score": round(pose.score, 6), "box": np.round(box, 3).tolist()}
 
 
 def _people(content: dict[str, Any], path: str | Path) -> list[dict[str, Any]]:

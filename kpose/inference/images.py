@@ -26,10 +26,6 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         KposeError: when the file is missing, of another format, damaged or cut off, or larger than 100 megapixels.
     """
-    import tensorflow as tf
-
-    from kpose.data.crops import decode_whole
-
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -38,19 +34,39 @@ def read_image(path: str | Path) -> np.ndarray:
         raise KposeError(f"cannot read picture {path}: {error.strerror}") from error
     if len(content) > LARGEST_FILE_BYTES:
         raise KposeError(f"picture {path} is larger than {LARGEST_FILE_BYTES >> 20} MiB; make it smaller")
+    return decode_image(content, str(path))
+
+
+def decode_image(content: bytes, name: str, largest_pixels: int = LARGEST_PICTURE_PIXELS) -> np.ndarray:
+    """Decode a JPEG or PNG picture whose size in bytes was limited already.
+
+    Args:
+        content: the file's.
+        name: what errors call it.
+        largest_pixels: of a picture of more its header alone is read.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB, upright; grey and transparent pictures are converted.
+
+    Raises:
+        KposeError: when it is of another format, damaged or cut off, or larger than `largest_pixels`.
+    """
+    import tensorflow as tf
+
+    from kpose.data.crops import decode_whole
+
     try:
-        height, width = _size(content, path)
-        if height * width > LARGEST_PICTURE_PIXELS:
-            raise KposeError(
-                f"picture {path} claims {width} x {height} pixels, more than {LARGEST_PICTURE_PIXELS // 10**6} million; make it smaller"
-            )
+        height, width = _size(content, name)
+        if height * width > largest_pixels:
+            limit = largest_pixels // 10**6
+            raise KposeError(f"picture {name} claims {width} x {height} pixels, more than {limit} million; make it smaller")
         image = decode_whole(tf.constant(content)).numpy()
     except tf.errors.OpError as error:
-        raise KposeError(f"picture {path} is damaged or cut off: {str(error.message).splitlines()[0][:160]}") from error
+        raise KposeError(f"picture {name} is damaged or cut off: {str(error.message).splitlines()[0][:160]}") from error
     return _upright(image, _orientation(content))
 
 
-def _size(content: bytes, path: Path) -> tuple[int, int]:
+def _size(content: bytes, name: str) -> tuple[int, int]:
     """Height and width from the header alone."""
     import tensorflow as tf
 
@@ -60,7 +76,7 @@ def _size(content: bytes, path: Path) -> tuple[int, int]:
     if content.startswith(b"\x89PNG\r\n\x1a\n") and content[12:16] == b"IHDR" and len(content) >= 24:
         width, height = struct.unpack(">II", content[16:24])
         return height, width
-    raise KposeError(f"{path} is neither a JPEG nor a PNG picture; convert it")
+    raise KposeError(f"{name} is neither a JPEG nor a PNG picture; convert it")
 
 
 def _orientation(content: bytes) -> int:

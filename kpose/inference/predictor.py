@@ -48,6 +48,11 @@ class Pose:
     score: float
     box: np.ndarray
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, rounded: a person of `predictions.json`."""
+        keypoints, box = self.keypoints.astype(np.float64), self.box.astype(np.float64)
+        return {"keypoints": np.round(keypoints, 3).tolist(), "score": round(self.score, 6), "box": np.round(box, 3).tolist()}
+
 
 class PoseEstimator:
     """Finds the joints of people whose boxes are known, of those whom a detector finds, or of the one person in a picture.
