@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_train_on_crops,
         _add_evaluate,
         _add_predict,
+        _add_demo,
         _add_inspect,
         _add_audit,
         _add_prepare_data,
@@ -292,6 +293,52 @@ def _predict(options: argparse.Namespace) -> None:
         predict_video(poses, source, Path(options.output), minimum_score=options.minimum_score, frames=options.frames)
     else:
         predict_folder(estimator, options.source, boxes, Path(options.output), minimum_score=options.minimum_score)
+
+
+# --- demo ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(verbs: argparse._SubParsersAction) -> None:
+    from kpose.weights.pretrained import DEFAULT
+
+    parser = _add_verb(
+        verbs,
+        "demo",
+        _demo,
+        "A web page of this machine to drop a photo on or to show the camera: it draws the joints that the network finds. Needs the extra "
+        "kpose[demo].",
+        "kpose demo --detector efficientdet_lite0.tflite",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE_OR_NAME",
+        nargs="+",
+        default=[DEFAULT],
+        help=f"as for predict: a .keras checkpoint or the name of a network that comes with kpose; default: {DEFAULT}",
+    )
+    parser.add_argument("--detector", metavar="FILE", help="finds everybody: a TFLite person detector; default: one person a picture")
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
+    parser.add_argument("--port", metavar="N", type=int, default=8000, help="0: any that is free; default: %(default)s")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="to listen at; default: %(default)s, which other machines cannot reach"
+    )
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name or address that browsers may call it by, such as this machine's name behind a proxy; may be repeated",
+    )
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from kpose.demo import serve
+    from kpose.inference import PoseEstimator
+    from kpose.inference.detector import PersonDetector
+
+    detector = PersonDetector(options.detector) if options.detector else None
+    estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip, detector=detector)
+    serve(estimator, ", ".join(Path(name).name for name in options.weights), options.host, options.port, options.allow_host)
 
 
 # --- inspect -------------------------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ DECIDED = [
     "pycocotools",
     "safetensors",
     "scipy",
+    "starlette",
     "torch",
 ]
 

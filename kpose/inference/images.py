@@ -76,7 +76,7 @@ def _size(content: bytes, name: str) -> tuple[int, int]:
     if content.startswith(b"\x89PNG\r\n\x1a\n") and content[12:16] == b"IHDR" and len(content) >= 24:
         width, height = struct.unpack(">II", content[16:24])
         return height, width
-    raise KposeError(f"{name} is neither a JPEG nor a PNG picture; convert it")
+    raise KposeError(f"picture {name} is neither a JPEG nor a PNG; convert it")
 
 
 def _orientation(content: bytes) -> int:
