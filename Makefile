@@ -18,7 +18,7 @@ KOTLIN := $(VENV)/.kpose-kotlin
 UNFINISHED := $(VENV)/.kpose-unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-gpu android-tools lint format lock clean
+.PHONY: help quickstart test test-all test-gpu android-tools site lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ test-gpu: $(DEV)  ## the TFLite files on LiteRT's GPU accelerator, by a Vulkan d
 
 android-tools: $(KOTLIN)  ## the Kotlin compiler, JUnit and Android's classes, for tests/tflite/test_android.py; it needs a JDK too
 	@scripts/fetch_android_classes.sh $(VENV)/android
+
+site: $(DEV)  ## the documentation as a site, in site/; open site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html: $$(find site -name '*.html' | wc -l) pages"
 
 lint: $(DEV)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check --quiet .
@@ -59,7 +63,7 @@ lock:  ## write the newest versions within the bounds of pyproject.toml to const
 	&& echo "constraints.txt holds $$(wc -l < constraints.txt) packages"
 
 clean:  ## remove caches and build outputs; .venv, runs and quickstart stay
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find kpose scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORE): $(INPUTS)

@@ -46,7 +46,7 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The network."""
 
-    name: str = "lite_mobilenet_v3"
+    name: str = "lite_mobilenet_v3"  # as `kpose.build_model` knows it
     input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = (256, 192)  # height, width
     options: dict[str, Any] = {}  # options of that network, as `build_model` takes them
     trunk_weights: Path | None = None  # of a published trunk: .npz (MobileNetV3; what fits is loaded), .pth or .safetensors (all of it)
@@ -61,7 +61,7 @@ class CodecConfig(_Section):
     sigma: Positive = 2.0  # gaussian: heatmap pixels
     center: Literal["rounded", "exact"] = "rounded"  # gaussian: whether its centre is a whole heatmap pixel, as published, or the joint's
     radius: Positive = 4.0  # offset: of the disc, heatmap pixels
-    alignment: Literal["classic", "unbiased"] = "classic"
+    alignment: Literal["classic", "unbiased"] = "classic"  # classic: crop = heatmap x stride; unbiased: corner pixel on corner pixel
     decoding: Literal["argmax", "quarter_offset", "dark"] = "quarter_offset"  # gaussian: from the maximum to the joint
     stage_spread: list[Positive] = []  # coarse to fine: each output's sigma or radius is times this; default: 1 for all
 
@@ -69,7 +69,7 @@ class CodecConfig(_Section):
 class DatasetConfig(_Section):
     """One source of annotated people."""
 
-    format: Literal["coco", "mpii", "lsp", "lspet", "aic", "crowdpose", "tfrecord"] = "coco"
+    format: Literal["coco", "mpii", "lsp", "lspet", "aic", "crowdpose", "tfrecord"] = "coco"  # of the annotation: see the guide to datasets
     annotations: Path | None = None  # the dataset's own file; with `tfrecord`, the JSON that the evaluation compares with
     images: Path | None = None  # the folder that file names of the annotation are relative to
     head_boxes: Path | None = None  # mpii: gt_valid.mat, whose people are those of valid.json in its order; PCKh needs their head boxes
@@ -91,11 +91,11 @@ class DatasetConfig(_Section):
 class DataConfig(_Section):
     """Where people come from and how they are cut out."""
 
-    train: list[DatasetConfig] = []
+    train: list[DatasetConfig] = []  # learnt from, mixed
     validation: list[DatasetConfig] = []  # each is scored under its own protocol, the first decides which checkpoint is the best
     box_padding: Positive = 1.25  # the box is grown to the crop's aspect ratio, then by this factor
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)  # of RGB in 0..1, after the mean is taken off
     shuffle_buffer: Annotated[int, Field(gt=0)] = 2048  # people; TFRecords only, files are shuffled over the whole set
 
     @pydantic.field_validator("validation", mode="before")
@@ -107,16 +107,16 @@ class DataConfig(_Section):
 class AugmentationConfig(_Section):
     """Random changes of a training sample; the defaults are those of HRNet and SimpleBaseline. 0 turns a change off."""
 
-    flip_probability: Fraction = 0.5
+    flip_probability: Fraction = 0.5  # of mirroring
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 45.0  # standard deviation of a normal, clipped at twice this
-    rotation_probability: Fraction = 0.6
+    rotation_probability: Fraction = 0.6  # of turning at all
     rotation_distribution: Literal["normal", "uniform"] = "normal"  # uniform: in -rotation_degrees .. rotation_degrees
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.35  # 1 + normal times this, clipped to 1 - scale .. 1 + scale
     scale_distribution: Literal["normal", "uniform"] = "normal"  # uniform: in 1 - scale .. 1 + scale
-    half_body_probability: Fraction = 0.3
+    half_body_probability: Fraction = 0.3  # of showing the upper or lower body alone
     half_body_minimum_joints: Annotated[int, Field(ge=0)] = 8  # only people with more visible joints
-    half_body_padding: Positive = 1.5
-    cutout_probability: Fraction = 0.0
+    half_body_padding: Positive = 1.5  # factor on the box of its joints
+    cutout_probability: Fraction = 0.0  # of covering a rectangle
     cutout_size: Fraction = 0.25  # largest side, as a fraction of the crop
     cutout_content: Literal["mean_colour", "another_person"] = "mean_colour"  # or of the sample before it in the batch, same place
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0  # added, uniform in -b .. b, of an image in 0..1
@@ -130,7 +130,7 @@ class AugmentationConfig(_Section):
 class LossConfig(_Section):
     """What is minimised."""
 
-    name: Literal["heatmap_weighting", "mean_squared_error", "offset"] = "heatmap_weighting"
+    name: Literal["heatmap_weighting", "mean_squared_error", "offset"] = "heatmap_weighting"  # offset: for the codec of that name
     weighting: Literal["none", "x", "2x", "x^2", "e^x"] = "x"  # F of the heatmap-weighting loss
     offset_error: Literal["squared", "smooth_l1"] = "squared"  # of the offsets inside of the disc
     hard_keypoints: Annotated[int, Field(gt=0)] | None = None  # the last output learns from its worst joints alone, so many a person
@@ -150,14 +150,14 @@ _HEEDED_BY: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
 class TrainingConfig(_Section):
     """The recipe."""
 
-    epochs: Annotated[int, Field(gt=0)] = 210
-    batch_size: Annotated[int, Field(gt=0)] = 64
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    epochs: Annotated[int, Field(gt=0)] = 210  # passes over the training set, or `steps_per_epoch` each
+    batch_size: Annotated[int, Field(gt=0)] = 64  # people in a step
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"  # Keras' own
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # adamw, sgd: decoupled, times the learning rate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd
-    learning_rate: Positive = 5e-4
+    learning_rate: Positive = 5e-4  # after the warm-up
     schedule: Literal["steps", "restarts"] = "steps"  # drops at epochs; or cosine descents with restarts (SGDR)
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    warmup_steps: Annotated[int, Field(ge=0)] = 500  # in which the learning rate rises linearly
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001  # of the learning rate, at the first step
     drop_epochs: list[Annotated[int, Field(gt=0)]] = [170, 200]  # steps: the learning rate is multiplied by `drop_factor` after each
     drop_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1  # steps
@@ -188,7 +188,7 @@ class TrainingConfig(_Section):
 class EvaluationConfig(_Section):
     """The protocol of a score."""
 
-    batch_size: Annotated[int, Field(gt=0)] = 32
+    batch_size: Annotated[int, Field(gt=0)] = 32  # crops that go through the network at once
     flip: bool = True  # average with the mirrored crop's heatmaps
     shift_heatmap: bool = True  # move the mirrored heatmaps by a pixel (classic alignment)
     rotations: list[Annotated[float, Field(ge=-180, le=180)]] = Field([0.0], min_length=1)  # degrees; the crop is looked at in each of them
@@ -211,7 +211,7 @@ class Config(_Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     output: Path = Path("runs/default")  # folder for checkpoints, curves and scores
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of all that is random
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

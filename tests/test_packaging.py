@@ -31,6 +31,7 @@ DECIDED = [
     "tf-models-official",
     "numpy",
     "opencv-python",
+    "mkdocs-material",
     "pycocotools",
     "safetensors",
     "scipy",
