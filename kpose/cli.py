@@ -58,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_prepare_data,
         _add_import_weights,
         _add_convert,
+        _add_export,
         _add_benchmark,
         _add_doctor,
     ):
@@ -692,6 +693,54 @@ def _report_operations(path: str) -> int:
         print(f"CPU: {finding}")
     print(f"GPU delegate: {counts.total() - len(findings)} of {counts.total()} operations")
     return len(findings)
+
+
+# --- export --------------------------------------------------------------------------------------------------------------------------
+
+
+def _add_export(verbs: argparse._SubParsersAction) -> None:
+    parser = _add_verb(
+        verbs,
+        "export",
+        _export,
+        "Write a trained network as a SavedModel for TensorFlow Serving: encoded pictures and boxes in, keypoints out; a new version each "
+        "time. See docs/guides/serving.md.",
+        "kpose export runs/lite/best.keras models/pose",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the .keras file, or the name of a network that comes with kpose")
+    parser.add_argument("output", metavar="OUTPUT_DIR", help="folder of the served model; the version is a subfolder of it")
+    parser.add_argument("--version", metavar="N", type=int, help="of the model, not there yet; default: 1 more than the greatest there is")
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, default=32, help="crops in the network at once, mirrored ones counted; default: %(default)s"
+    )
+    parser.add_argument(
+        "--largest-megapixels",
+        metavar="N",
+        type=float,
+        default=25.0,
+        help="pictures that claim more are refused before they are decoded; default: %(default)s",
+    )
+    parser.add_argument(
+        "--no-warm-up", dest="warm_up", action="store_false", help="write no warm-up requests; those need the extra kpose[serving]"
+    )
+
+
+def _export(options: argparse.Namespace) -> None:
+    from kpose.export import export_saved_model
+
+    if not 0 < options.largest_megapixels <= 1000:
+        raise KposeError(f"--largest-megapixels must be above 0, at most 1000, found {options.largest_megapixels:g}")
+    exported = export_saved_model(
+        options.checkpoint,
+        options.output,
+        options.version,
+        flip=options.flip,
+        batch_size=options.batch_size,
+        largest_pixels=max(1, int(1e6 * options.largest_megapixels)),
+        warm_up=options.warm_up,
+    )
+    print(exported.summary)
 
 
 # --- benchmark -----------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Files, written whole or not at all; JSON and tables of numbers, read with limits."""
+"""Files and folders, written whole or not at all; JSON and tables of numbers, read with limits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,40 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, to fill; it becomes `path` when the block ends without an error.
+
+    However the block ends, there is either no `path` or the whole of it. Missing folders above are made. The temporary name begins with a
+    dot: whoever watches for folders of certain names does not take it for one.
+
+    Raises:
+        KposeError: when `path` is already there, now or in the end, or the folder cannot be written.
+    """
+    path = Path(path)
+    taken = f"{path} is already there and is not written over; choose another name, or remove it"
+    if path.exists() or path.is_symlink():
+        raise KposeError(taken)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for folder, _, names in os.walk(partial):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as written:
+                    os.fsync(written.fileno())
+        if path.exists():
+            raise KposeError(taken)
+        os.rename(partial, path)
+    except OSError as error:
+        if path.exists():  # somebody else was faster
+            raise KposeError(taken) from error
+        raise KposeError(f"cannot write {path}: {error.strerror or error}; is there room, and may you write there?") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(value: Any, path: str | Path, indent: int | None = None) -> Path:

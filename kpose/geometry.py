@@ -34,11 +34,12 @@ def array_namespace(*values: Array) -> Any:
 
 
 def _float(value: Array, namespace: Any) -> Array:
-    """As floating point: float32 in TensorFlow, at least float32 in numpy (float64 stays, for exact round trips)."""
+    """As floating point, at least float32 (float64 stays, for exact round trips)."""
     if namespace is np:
         value = np.asarray(value)
         return value if value.dtype == np.float64 else value.astype(np.float32)
-    return namespace.cast(value, namespace.float32)
+    wide = namespace.is_tensor(value) and value.dtype == namespace.float64
+    return value if wide else namespace.cast(value, namespace.float32)
 
 
 def box_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -187,12 +188,12 @@ def visible_region(matrix: Array, crop_size: Size, image_size: Array) -> Array:
     """The part of the image that a crop shows: the rectangle to decode.
 
     Args:
-        matrix: `(2, 3)` from image to crop.
+        matrix: `(..., 2, 3)` from image to crop.
         crop_size: height and width of the crop.
-        image_size: `(2,)` integer height and width of the image.
+        image_size: `(..., 2)` integer height and width of the image.
 
     Returns:
-        `(4,)` integers y, x, height, width within the image, one pixel wider on each side than the corners of the crop so that
+        `(..., 4)` integers y, x, height, width within the image, one pixel wider on each side than the corners of the crop so that
         bilinear interpolation finds its neighbours; at least 1 x 1 even where the crop lies outside of the image.
     """
     namespace = array_namespace(matrix, image_size)
@@ -201,15 +202,16 @@ def visible_region(matrix: Array, crop_size: Size, image_size: Array) -> Array:
     if namespace is not np:
         corners = namespace.constant(corners)
     points = transform_points(corners, invert_affine(matrix))
-    limit = namespace.stack([_float(image_size[1], namespace), _float(image_size[0], namespace)])
+    limit = namespace.stack([_float(image_size[..., 1], namespace), _float(image_size[..., 0], namespace)], axis=-1)
     if namespace is np:
-        first, last = points.min(axis=0), points.max(axis=0)
+        first, last = points.min(axis=-2), points.max(axis=-2)
     else:
-        first, last = namespace.reduce_min(points, axis=0), namespace.reduce_max(points, axis=0)
+        first, last = namespace.reduce_min(points, axis=-2), namespace.reduce_max(points, axis=-2)
     zero = namespace.zeros_like(limit)
     start = namespace.minimum(namespace.maximum(namespace.floor(first) - 1.0, zero), limit - 1.0)
     stop = namespace.maximum(namespace.minimum(namespace.floor(last) + 3.0, limit), start + 1.0)
-    region = namespace.stack([start[1], start[0], stop[1] - start[1], stop[0] - start[0]])
+    size = stop - start
+    region = namespace.stack([start[..., 1], start[..., 0], size[..., 1], size[..., 0]], axis=-1)
     return region.astype(np.int32) if namespace is np else namespace.cast(region, namespace.int32)
 
 

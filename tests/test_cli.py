@@ -62,6 +62,7 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
         "train",
         "train_on_crops",
         "convert_tflite",
+        "export",
         "evaluate",
         "predict",
         "inspect_data",
@@ -110,6 +111,9 @@ def test_scripts_show_their_help(
         (["audit", "--annotations", "gone.json", "--images", "."], "kpose: cannot read gone.json: No such file or directory\n"),
         (["audit", "--annotations", "people.json"], "kpose: --annotations needs --images, "),
         (["train", "--config", "{config}", "--resume"], "to resume from"),
+        (["export", "gone.keras", "served"], "kpose: there is no checkpoint gone.keras\n"),
+        (["export", "gone.keras", "served", "--version", "0"], "kpose: version must be at least 1, found 0\n"),
+        (["export", "gone.keras", "served", "--largest-megapixels", "0"], "kpose: --largest-megapixels must be above 0"),
     ],
 )
 def test_bad_input_is_one_line_on_standard_error(

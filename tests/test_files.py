@@ -11,7 +11,7 @@ import pytest
 
 import kpose.files
 from kpose.errors import KposeError
-from kpose.files import read_json, read_number_table, replacing, write_json
+from kpose.files import new_folder, read_json, read_number_table, replacing, write_json
 
 
 @pytest.fixture
@@ -114,3 +114,42 @@ def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, content: str) ->
     (tmp_path / "log.csv").write_text(content)
     with pytest.raises(KposeError, match=r"log\.csv is not a table of numbers"):
         read_number_table(tmp_path / "log.csv")
+
+
+def test_a_folder_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "models" / "7") as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "file").write_text("whole")
+        assert not (tmp_path / "models" / "7").exists()
+        # Whoever looks for numbers must not find it.
+        assert partial.parent == tmp_path / "models" and not partial.name.isdigit()
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["7"]
+    assert (tmp_path / "models" / "7" / "deep" / "file").read_text() == "whole"
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), ValueError("the caller's"), OSError(errno.ENOSPC, "No space left on device")])
+def test_no_part_of_a_folder_is_left(tmp_path: Path, failure: BaseException) -> None:
+    def fill() -> None:
+        with new_folder(tmp_path / "7") as partial:
+            (partial / "file").write_text("half")
+            raise failure
+
+    with pytest.raises(KposeError if isinstance(failure, OSError) else type(failure)):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "file").write_text("former")
+
+    def fill(name: str) -> None:
+        with new_folder(tmp_path / name) as partial:
+            (partial / "file").write_text("slower")
+            # Somebody else's, while this one is filled.
+            (tmp_path / "8").mkdir()
+
+    for name in ("7", "8"):
+        with pytest.raises(KposeError, match=f"{name} is already there"):
+            fill(name)
+    assert (tmp_path / "7" / "file").read_text() == "former" and not list((tmp_path / "8").iterdir())

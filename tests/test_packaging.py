@@ -70,7 +70,8 @@ def test_every_core_dependency_is_bounded_above(requirement: Requirement):
     assert any(bound.operator == "<" for bound in requirement.specifier)
 
 
-PINNED = [requirement for requirement in CORE + EXTRAS if requirement.name != "torch"]  # its builds differ by machine
+# Builds of torch differ by machine; the Model Garden wants an older TensorFlow than the one that is tested.
+PINNED = [requirement for requirement in CORE + EXTRAS if requirement.name not in ("torch", "tf-models-official")]
 
 
 @pytest.mark.parametrize("requirement", PINNED, ids=lambda requirement: requirement.name)

@@ -23,8 +23,8 @@ def gaussian_blur(maps: np.ndarray, size: int, border: Border) -> np.ndarray:
         Of the shape of `maps`, float32.
     """
     count, height, width, channels = maps.shape
-    down = _blur_matrix(height, size, border) @ maps.reshape(count, height, width * channels)
-    return _blur_matrix(width, size, border) @ down.reshape(maps.shape)
+    down = blur_matrix(height, size, border) @ maps.reshape(count, height, width * channels)
+    return blur_matrix(width, size, border) @ down.reshape(maps.shape)
 
 
 def gaussian_kernel(size: int) -> np.ndarray:
@@ -35,8 +35,8 @@ def gaussian_kernel(size: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _blur_matrix(length: int, size: int, border: Border) -> np.ndarray:
-    """`(length, length)`: blurs a line of pixels. Each row is the kernel, with what lies outside left out or folded back."""
+def blur_matrix(length: int, size: int, border: Border) -> np.ndarray:
+    """`(length, length)` float32: `gaussian_blur` of a line of pixels; each row the kernel, what lies outside left out or folded back."""
     reach = size // 2
     places = np.arange(-reach, length + reach) if border == "zero" else np.pad(np.arange(length), reach, mode="reflect")
     line = np.arange(length)

@@ -26,7 +26,7 @@ Scales = Mapping[str, np.ndarray]
 _LEAST_WEIGHT = 1e-4
 
 
-def inference_network(model: keras.Model, card: ModelCard, equalisation: Scales | None = None) -> keras.Model:
+def inference_network(model: keras.Model, card: ModelCard, equalisation: Scales | None = None, batch_size: int | None = 1) -> keras.Model:
     """The network for inference.
 
     * It takes the crop in 0..255 and normalises it itself, in a depthwise 1x1 convolution of its own. Folded into the first convolution
@@ -48,10 +48,11 @@ def inference_network(model: keras.Model, card: ModelCard, equalisation: Scales 
         card: says how its crops are normalised.
         equalisation: for int8: by the name of an activation layer the positive factor of each of its channels, see `equalising_scales`;
             of activations that are not in it, 1.
+        batch_size: crops at once; None for any number, where TFLite, to which that costs operations, is not the aim.
 
     Returns:
-        A functional model from `image` `(1, H, W, 3)` float32 RGB in 0..255 to the heatmaps `(1, h, w, K)` float32. A layer with weights
-        is called as the trained layer whose output it gives.
+        A functional model from `image` `(1, H, W, 3)` float32 RGB in 0..255 to the heatmaps `(1, h, w, K)` float32; of any other batch
+        size likewise. A layer with weights is called as the trained layer whose output it gives.
 
     Raises:
         KposeError: when the network is not a functional model of one picture, or a weight is NaN or infinite.
@@ -61,7 +62,7 @@ def inference_network(model: keras.Model, card: ModelCard, equalisation: Scales 
     for weight in model.weights:
         if not np.isfinite(ops.convert_to_numpy(weight)).all():
             raise KposeError(f"network {model.name!r} cannot be exported: its weight {weight.path} holds NaN or infinity")
-    image = keras.Input(batch_shape=(1, *model.inputs[0].shape[1:]), name=INPUT)
+    image = keras.Input(batch_shape=(batch_size, *model.inputs[0].shape[1:]), name=INPUT)
     std, mean = np.asarray(card.std, np.float64), np.asarray(card.mean, np.float64)
     normalised = _scale_channels("normalise", 1.0 / (255.0 * std), -mean / std)(image)
     rewriting = _Rewriting(equalisation)

@@ -14,7 +14,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 LARGEST_FILE_BYTES = 256 << 20
 LARGEST_PICTURE_PIXELS = 100_000_000
 
-_ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG = 0x0112
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -101,7 +101,7 @@ def _orientation_of_tiff(block: bytes) -> int:
 
     directory = number(4, 4)
     for entry in range(directory + 2, min(directory + 2 + 12 * number(directory, 2), len(block)), 12):
-        if number(entry, 2) == _ORIENTATION_TAG:
+        if number(entry, 2) == ORIENTATION_TAG:
             value = number(entry + 8, 2)
             return value if 1 <= value <= 8 else 1
     return 1
