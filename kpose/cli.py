@@ -244,8 +244,9 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--detector",
-        metavar="FILE",
-        help="finds everybody: a TFLite person detector with detection post-processing, such as EfficientDet-Lite0",
+        metavar="FILE_OR_FOLDER",
+        help="finds everybody: a TFLite person detector with detection post-processing, such as EfficientDet-Lite0; a SavedModel as the "
+        "TensorFlow Model Garden exports it; or, for pictures, a JSON file of detections (COCO results)",
     )
     where.add_argument(
         "--boxes",
@@ -256,6 +257,12 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
         "--whole-image",
         action="store_true",
         help="pictures: take each as one person's box; default: find the box from the joints, in passes",
+    )
+    parser.add_argument(
+        "--person-class",
+        metavar="N",
+        type=int,
+        help="number of the class person in the detector; default: 0 in TFLite files, 1 in SavedModels and detections",
     )
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: %(default)s")
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
@@ -275,7 +282,8 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from kpose.inference import PoseEstimator, Refinement, VideoPoses, predict_folder, predict_video, read_boxes
-    from kpose.inference.detector import PersonDetector
+    from kpose.inference.detector_files import open_detector
+    from kpose.inference.listed_detections import ListedDetections
     from kpose.inference.video import SUFFIXES
 
     camera = options.source.isascii() and options.source.isdigit()
@@ -285,7 +293,11 @@ def _predict(options: argparse.Namespace) -> None:
     if options.frames is not None and options.frames < 1:
         raise KposeError(f"--frames must be at least 1, found {options.frames}")
     boxes = read_boxes(options.boxes) if options.boxes else None
-    detector = PersonDetector(options.detector) if options.detector else None
+    if options.person_class is not None and not options.detector:
+        raise KposeError("--person-class goes with --detector")
+    detector = open_detector(options.detector, options.person_class) if options.detector else None
+    if video and isinstance(detector, ListedDetections):
+        raise KposeError(f"{options.detector} lists detections in pictures; a video needs a detector that looks, or shows one person")
     refinement = None if options.whole_image else Refinement()
     estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip, refinement=refinement, detector=detector)
     if video:

@@ -87,15 +87,34 @@ class PersonDetector:
         corners = self.interpreter.get_tensor(self._boxes)[0, :count].astype(np.float64)
         classes, scores = _classes_and_scores(*(self.interpreter.get_tensor(index)[0, :count] for index in self._lists))
         # Fractions of the input -> of the part of it that the picture fills -> pixels.
-        top, left, bottom, right = (corners * np.tile(np.divide(fitted.shape[:2], shown) * (height, width), 2)).T
-        left, right = np.clip(left, 0, width), np.clip(right, 0, width)
-        top, bottom = np.clip(top, 0, height), np.clip(bottom, 0, height)
-        # Not a number is never greater.
-        people = (classes == self.person_class) & (scores >= self.minimum_score) & (right > left) & (bottom > top)
-        order = np.flatnonzero(people)
-        order = order[np.argsort(-scores[order], kind="stable")]
-        boxes = np.stack([left, top, right - left, bottom - top], axis=-1)
-        return boxes[order].astype(np.float32), scores[order].astype(np.float32)
+        corners *= np.tile(np.divide(fitted.shape[:2], shown) * (height, width), 2)
+        return people_within(corners, scores, classes == self.person_class, (height, width), self.minimum_score)
+
+
+def people_within(
+    corners: np.ndarray, scores: np.ndarray, people: np.ndarray, size: tuple[int, int], minimum_score: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Detections as a detector gives them: cut to the picture, sure enough, the surest first.
+
+    Args:
+        corners: `(n, 4)` top, left, bottom, right in pixels of the picture.
+        scores: `(n,)`.
+        people: `(n,)` whether it is one.
+        size: height and width of the picture.
+        minimum_score: of those that stay.
+
+    Returns:
+        Boxes `(m, 4)` float32 x, y, width, height and scores `(m,)` float32.
+    """
+    height, width = size
+    top, left, bottom, right = corners.T
+    left, right = np.clip(left, 0, width), np.clip(right, 0, width)
+    top, bottom = np.clip(top, 0, height), np.clip(bottom, 0, height)
+    # Not a number is never greater.
+    order = np.flatnonzero(people & (scores >= minimum_score) & (right > left) & (bottom > top))
+    order = order[np.argsort(-scores[order], kind="stable")]
+    boxes = np.stack([left, top, right - left, bottom - top], axis=-1)
+    return boxes[order].astype(np.float32), scores[order].astype(np.float32)
 
 
 def fit_picture(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:

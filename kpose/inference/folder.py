@@ -15,6 +15,7 @@ from tqdm import tqdm
 from kpose.errors import KposeError
 from kpose.files import read_json, write_json
 from kpose.inference.images import SUFFIXES, read_image
+from kpose.inference.listed_detections import ListedDetections
 from kpose.inference.predictor import PoseEstimator, box_array, check_boxes
 from kpose.visualize import draw_poses, write_image
 
@@ -119,12 +120,16 @@ def predict_folder(
         raise KposeError(
             f"the boxes name none of the pictures in {source}: they have {next(iter(boxes), 'nothing')!r}, it has {min(pictures)!r}"
         )
+    detector = estimator.detector
+    if boxes is None and isinstance(detector, ListedDetections) and not any(map(detector.lists, pictures)):
+        raise KposeError(f"the listed detections name none of the pictures in {source}, such as {min(pictures)!r}")
     start = time.monotonic()
     people: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     with tqdm(total=len(pictures), desc="predicting", unit=" pictures", disable=not progress, leave=False) as bar:
         for batch in _batches(pictures, boxes, estimator.batch_size, left_out):
-            poses = estimator([image for _, image, _ in batch], [picture_boxes for _, _, picture_boxes in batch])
+            names = [name for name, _, _ in batch]
+            poses = estimator([image for _, image, _ in batch], [picture_boxes for _, _, picture_boxes in batch], names)
             for (name, image, _), found in zip(batch, poses, strict=True):
                 write_image(output / name, draw_poses(image, [pose.keypoints for pose in found], estimator.skeleton, minimum_score))
                 people[name] = {"height": image.shape[0], "width": image.shape[1], "people": [pose.to_json() for pose in found]}

@@ -23,6 +23,7 @@ from kpose.data.crops import Preparation, sample_crop
 from kpose.errors import KposeError
 from kpose.inference.detector import Detector
 from kpose.inference.images import read_image
+from kpose.inference.listed_detections import ListedDetections
 from kpose.inference.refinement import Refinement
 from kpose.inference.scores import mean_joint_scores
 from kpose.inference.suppression import oks_nms
@@ -68,7 +69,7 @@ class PoseEstimator:
         batch_size: crops that go through a network at once, at most.
         keypoint_threshold: joints with a greater score make up the person's score.
         refinement: how the box of a picture that comes without any is found; None: the whole picture is the box.
-        detector: finds the people of pictures that come without boxes, instead of `refinement`; see `kpose.inference.detector`.
+        detector: finds the people of pictures that come without boxes, instead of `refinement`; see `kpose.inference.detector_files`.
         largest_number: of people that the detector may find in a picture; the surest ones stay.
         suppression_threshold: of two detected people whose poses are more similar (OKS) the less sure one is dropped.
 
@@ -89,7 +90,7 @@ class PoseEstimator:
         batch_size: int = 32,
         keypoint_threshold: float = 0.2,
         refinement: Refinement | None = _REFINEMENT,
-        detector: Detector | None = None,
+        detector: Detector | ListedDetections | None = None,
         largest_number: int = 100,
         suppression_threshold: float = 0.9,
     ) -> None:
@@ -133,13 +134,19 @@ class PoseEstimator:
         common_skeleton([read_card(file) for file in files], files)
         return cls([load_model(file) for file in files], **options)
 
-    def __call__(self, images: Image | Sequence[Image], boxes: Boxes | Sequence[Boxes | None] | None = None) -> list[list[Pose]]:
+    def __call__(
+        self,
+        images: Image | Sequence[Image],
+        boxes: Boxes | Sequence[Boxes | None] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> list[list[Pose]]:
         """The poses of all boxes.
 
         Args:
             images: one picture or several: uint8 RGB arrays `(H, W, 3)`, or paths of JPEG or PNG files (turned upright).
             boxes: for one picture `(n, 4)` x, y, width, height in the image frame; for several a list of those, one for each. None, as
                 a whole or for a picture: the detector finds the people, or it shows one person, whose box is found by `refinement`.
+            names: what the pictures are called, in messages and in listed detections; by default as their files.
 
         Returns:
             For each picture a list with one pose per box, in the order of the boxes. Where there were none: of a detector's people the
@@ -153,12 +160,16 @@ class PoseEstimator:
         all_boxes = [boxes] if single else [None] * len(pictures) if boxes is None else list(boxes)
         if len(all_boxes) != len(pictures):
             raise KposeError(f"{len(pictures)} pictures but boxes for {len(all_boxes)}; give a list of boxes for each picture")
-        poses = self._poses(pictures, all_boxes)
+        if names is not None and len(names) != len(pictures):
+            raise KposeError(f"{len(pictures)} pictures but {len(names)} names; give a name for each picture")
+        called = [_name(picture, position) for position, picture in enumerate(pictures)] if names is None else list(names)
+        poses = self._poses(pictures, all_boxes, called)
         if self.refinement is not None:
             alone = [position for position, given in enumerate(all_boxes) if given is None]
 
             def look(chosen: list[int], boxes: list[np.ndarray]) -> list[Pose]:
-                found = self._poses([pictures[alone[position]] for position in chosen], [box[None] for box in boxes])
+                numbers = [alone[position] for position in chosen]
+                found = self._poses([pictures[one] for one in numbers], [box[None] for box in boxes], [called[one] for one in numbers])
                 return [pose for (pose,) in found]
 
             for position, pose in zip(alone, self.refinement.refine([poses[position][0] for position in alone], look), strict=True):
@@ -178,10 +189,10 @@ class PoseEstimator:
         kept = oks_nms(keypoints, scores, areas, np.asarray(self.skeleton.oks_sigmas), self.suppression_threshold)
         return [poses[position] for position in kept]
 
-    def _poses(self, pictures: Sequence[Image], boxes: Sequence[Any]) -> list[list[Pose]]:
+    def _poses(self, pictures: Sequence[Image], boxes: Sequence[Any], names: Sequence[str]) -> list[list[Pose]]:
         """The poses of the boxes of each picture, without refinement."""
         poses: list[list[Pose]] = [[] for _ in pictures]
-        people = self._people(pictures, boxes)
+        people = self._people(pictures, boxes, names)
         while batch := list(itertools.islice(people, self.test.people_at_once(self.batch_size))):
             crops = [np.concatenate(kind) for kind in zip(*(person.crops for person in batch), strict=True)]
             matrices = [np.concatenate(kind) for kind in zip(*(person.matrices for person in batch), strict=True)]
@@ -191,24 +202,25 @@ class PoseEstimator:
                 poses[person.picture].append(Pose(points, float(score) * person.box_score, person.box))
         return poses
 
-    def _people(self, pictures: Sequence[Image], boxes: Sequence[Any]) -> Iterator[_Person]:
+    def _people(self, pictures: Sequence[Image], boxes: Sequence[Any], names: Sequence[str]) -> Iterator[_Person]:
         """Everybody in turn: of the pictures no more than one is held."""
-        for position, (picture, picture_boxes) in enumerate(zip(pictures, boxes, strict=True)):
-            name = str(picture) if isinstance(picture, (str, Path)) else f"picture {position}"
+        for position, (picture, picture_boxes, name) in enumerate(zip(pictures, boxes, names, strict=True)):
             image = read_image(picture) if isinstance(picture, (str, Path)) else check_array(picture, name)
             box_scores: Any = itertools.repeat(1.0)
             if picture_boxes is None and self.detector is not None:
-                picture_boxes, box_scores = self._detected(image)
+                picture_boxes, box_scores = self._detected(image, name)
             checked = check_boxes(picture_boxes, image.shape[:2], name)
             kinds = [preparation.views(checked, self.test.rotations, self.test.scales) for preparation in self.test.preparations]
             for box, box_score, matrices in zip(checked, box_scores, zip(*kinds, strict=True), strict=False):
                 crops = [self._crops(image, *kind) for kind in zip(matrices, self.test.preparations, strict=True)]
                 yield _Person(position, box, float(box_score), crops, list(matrices))
 
-    def _detected(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _detected(self, image: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Boxes of the detector and their scores, the surest first."""
         assert self.detector is not None
-        boxes, scores = (np.asarray(found, np.float32) for found in self.detector(image))
+        detector = self.detector
+        detected = detector.of(name, image.shape[:2]) if isinstance(detector, ListedDetections) else detector(image)
+        boxes, scores = (np.asarray(found, np.float32) for found in detected)
         order = np.argsort(-scores, kind="stable")[: self.largest_number]
         return boxes.reshape(-1, 4)[order], scores[order]
 
@@ -231,6 +243,10 @@ class _Person:
     box_score: float
     crops: list[np.ndarray]
     matrices: list[np.ndarray]
+
+
+def _name(picture: Image, position: int) -> str:
+    return str(picture) if isinstance(picture, (str, Path)) else f"picture {position}"
 
 
 def check_array(image: Any, name: str) -> np.ndarray:
