@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 for what `audit --strict` or `convert --gate` refuses or `doctor` finds, 2 for bad input, 130 for an
-        interrupt.
+        interrupt, 143 for a training that SIGTERM ended.
     """
     # TensorFlow's start-up lines would bury those that matter; an explicit setting wins.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -93,14 +94,21 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
         "kpose train --config configs/coco/lite_mobilenet_v3_256x192.yaml training.batch_size=32",
     )
     _add_config(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last checkpoint")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest state in the output folder, wherever the training was cut off"
+    )
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> int:
     from kpose.config import load_config
-    from kpose.training import train
+    from kpose.training import Preempted, train
 
-    train(load_config(options.config, options.overrides), resume=options.resume)
+    try:
+        train(load_config(options.config, options.overrides), resume=options.resume)
+    except Preempted as error:
+        print(f"kpose: {error}", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    return 0
 
 
 # --- train-on-crops ------------------------------------------------------------------------------------------------------------------

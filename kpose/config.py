@@ -10,6 +10,7 @@ settings hold where this one is silent. Sections (and other mappings) are merged
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 import types
 import typing
@@ -151,11 +152,14 @@ class TrainingConfig(_Section):
     """The recipe."""
 
     epochs: Annotated[int, Field(gt=0)] = 210  # passes over the training set, or `steps_per_epoch` each
-    batch_size: Annotated[int, Field(gt=0)] = 64  # people in a step
+    batch_size: Annotated[int, Field(gt=0)] = 64  # people of a step, over all replicas; or of each, see the next line
+    batch_size_of: Literal["all_replicas", "each_replica"] = "all_replicas"  # what `batch_size` counts
+    accumulation_steps: Annotated[int, Field(gt=0)] = 1  # a replica takes its people in so many parts, one after the other: less memory
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"  # Keras' own
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # adamw, sgd: decoupled, times the learning rate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd
     learning_rate: Positive = 5e-4  # after the warm-up
+    learning_rate_batch_size: Annotated[int, Field(gt=0)] | None = None  # the rates are for such a batch, and grow with it; default: fixed
     schedule: Literal["steps", "restarts"] = "steps"  # drops at epochs; or cosine descents with restarts (SGDR)
     warmup_steps: Annotated[int, Field(ge=0)] = 500  # in which the learning rate rises linearly
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001  # of the learning rate, at the first step
@@ -166,6 +170,12 @@ class TrainingConfig(_Section):
     lowest_learning_rate: Annotated[float, Field(ge=0)] = 0.0  # restarts: at the end of each descent
     validate_every: Annotated[int, Field(ge=0)] = 10  # epochs between scores on the validation set; 0: only at the end
     steps_per_epoch: Annotated[int, Field(gt=0)] | None = None  # default: the training set once
+    gradient_clipping: Positive | None = None  # the most that the norm of all gradients together may be; default: no limit
+    weight_averaging: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of a moving average of the weights; it is scored and saved
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers; weights, targets and losses are always float32
+    jit_compile: bool = False  # forward and backward pass by XLA: slow to start; for a GPU or TPU, never for a CPU
+    synchronized_batch_norm: bool = False  # normalise over the people of all replicas instead of each one's own
+    save_every_minutes: Annotated[float, Field(ge=0)] = 10.0  # between states to resume from, beside that of each epoch's end; 0: each step
 
     @pydantic.field_validator(*(setting for settings in _HEEDED_BY.values() for setting in settings))
     @classmethod
@@ -182,6 +192,31 @@ class TrainingConfig(_Section):
     def _lower_than_the_highest(cls, value: float, info: pydantic.ValidationInfo) -> float:
         if value >= info.data.get("learning_rate", float("inf")):
             raise ValueError(f"it must be lower than the learning_rate, {info.data['learning_rate']}")
+        return value
+
+
+class DistributionConfig(_Section):
+    """On what a training runs; see docs/guides/scaling.md."""
+
+    # One device; several of this machine; machines of which TF_CONFIG tells; a TPU.
+    strategy: Literal["single", "mirrored", "multi_worker", "tpu"] = "single"
+    devices: list[str] = []  # mirrored: such as GPU:0, GPU:1; default: all GPUs. CPU:0, CPU:1 divide the processor
+    tpu: str = "local"  # tpu: its name or address; local: that of the machine itself
+
+    @pydantic.field_validator("devices", "tpu")
+    @classmethod
+    def _refuse_what_is_ignored(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        heeding = {"devices": "mirrored", "tpu": "tpu"}[str(info.field_name)]
+        if info.data.get("strategy", heeding) != heeding and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"strategy {info.data['strategy']!r} ignores it; leave it out, or set strategy to {heeding}")
+        return value
+
+    @pydantic.field_validator("devices")
+    @classmethod
+    def _name_devices(cls, value: list[str]) -> list[str]:
+        kinds = {device.partition(":")[0] for device in value}
+        if not all(re.fullmatch(r"(CPU|GPU):[0-9]{1,3}", device) for device in value) or len(kinds) > 1 or len(set(value)) < len(value):
+            raise ValueError("expected different devices of one kind, such as [GPU:0, GPU:1] or [CPU:0, CPU:1]")
         return value
 
 
@@ -209,6 +244,7 @@ class Config(_Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
+    distribution: DistributionConfig = DistributionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     output: Path = Path("runs/default")  # folder for checkpoints, curves and scores
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of all that is random

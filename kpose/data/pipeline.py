@@ -113,14 +113,16 @@ class TrainingData:
         return self.skipped.report()
 
 
-def training_data(config: Config, model: keras.Model | None = None, start_epoch: int = 0) -> TrainingData:
+def training_data(config: Config, model: keras.Model | None = None, start_step: int = 0, worker: int = 0, workers: int = 1) -> TrainingData:
     """The training stream of a configuration.
 
     Args:
         config: the experiment.
         model: the network to train, for the size of its heatmaps and how many of its outputs are supervised; of several, each gets
             heatmaps of its own (`codec.stage_spread`). Without one there is one, of a quarter of the crop.
-        start_epoch: epochs that a former run has seen.
+        start_step: batches that a former run has seen.
+        worker: the position of this process among several that train together, of which each sees its share of every batch.
+        workers: how many there are.
 
     Raises:
         KposeError: when the data is refused, see `kpose.data.coco.read_coco` and `training_dataset`, or `stage_spread` does not fit.
@@ -140,7 +142,9 @@ def training_data(config: Config, model: keras.Model | None = None, start_epoch:
         weights=sets.weights,
         batch_size=config.training.batch_size,
         seed=config.seed,
-        start_step=start_epoch * steps,
+        start_step=start_step,
+        worker=worker,
+        workers=workers,
         shuffle_buffer=config.data.shuffle_buffer,
         skipped=skipped,
     )
@@ -171,6 +175,8 @@ def training_dataset(
     weights: Sequence[float] | None = None,
     seed: int = 0,
     start_step: int = 0,
+    worker: int = 0,
+    workers: int = 1,
     shuffle_buffer: int = 2048,
     skipped: SkippedSamples | None = None,
 ) -> tf.data.Dataset:
@@ -180,12 +186,16 @@ def training_dataset(
         people: whom to learn from, in picture files or TFRecord shards; or several such sets of one kind and one skeleton.
         preparation: crop, codec and normalisation.
         augmentation_config: random changes.
-        batch_size: samples per batch; all batches are full.
+        batch_size: samples per batch, over all workers; all batches are full.
         codecs: of the outputs of a network that has several; by default there is one, of `preparation`.
         weights: of several sets: the shares of the samples that come from each, kept to within a thousandth; None: everybody equally
             often (picture files only).
         seed: of order and augmentation.
         start_step: batches that a former run has seen; the stream goes on after them.
+        worker: which of several processes that train together this is; it reads and gets its share of each batch only. Together they see
+            what a single one would, but that a broken picture moves those after it within the share alone, and that `another_person`
+            is one of the share.
+        workers: how many there are; they divide `batch_size`.
         shuffle_buffer: people among whom the order of shards is mixed; files are shuffled over the whole set.
         skipped: counts the people whose picture is broken; they are left out, the next ones take their place.
 
@@ -201,6 +211,9 @@ def training_dataset(
         raise KposeError("the training set has no person; check 'data.train' and its filters")
     start = start_step * batch_size
     read, name_of = _reader(parts, weights, seed)
+    if batch_size % workers:
+        raise KposeError(f"a batch of {batch_size} people cannot be divided among {workers} workers; make it a multiple")
+    share = batch_size // workers
 
     paste = augmentation_config.cutout_content == "another_person"
 
@@ -217,11 +230,20 @@ def training_dataset(
     planned = planned_people(
         people, preparation, augmentation_config, weights=weights, seed=seed, start=start, shuffle_buffer=shuffle_buffer
     )
+    if workers > 1:
+        # From here on a position is one among the worker's own people.
+        planned = planned.filter(lambda person: person["position"] % batch_size // share == worker).map(
+            lambda person: person | {"position": person["position"] // batch_size * share + person["position"] % share}
+        )
+
+    def name_of_own(position: int) -> str:
+        return name_of(position // share * batch_size + worker * share + position % share)
+
     loaded = planned.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    _require_readable(loaded, min(sum(map(len, parts)), BLOCK), name_of(start))
+    _require_readable(loaded, min(sum(map(len, parts)), BLOCK), name_of_own(start_step * share))
     # Errors are dropped here and only here, sample by sample; the gap in the positions tells.
-    batches = loaded.ignore_errors().batch(batch_size, drop_remainder=True)
-    batches = (skipped or SkippedSamples()).watch(batches, start, name_of)
+    batches = loaded.ignore_errors().batch(share, drop_remainder=True)
+    batches = (skipped or SkippedSamples()).watch(batches, start_step * share, name_of_own)
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 

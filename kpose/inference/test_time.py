@@ -191,7 +191,8 @@ def compile_forward(model: keras.Model, batch_size: int) -> Forward:
     """The network in inference mode, compiled once for one batch size.
 
     TensorFlow compiles anew for every other batch size, which takes some ten seconds on a large network; here a smaller batch (the last one
-    of a dataset) is filled up with zeros instead, and a larger one is cut into several.
+    of a dataset) is filled up with zeros instead, and a larger one is cut into several. A network that lies on several devices of this
+    machine (`distribution.strategy`) takes a share of the batch on each.
 
     Args:
         model: from images to heatmaps; of several outputs the last, the finest stage, counts.
@@ -202,10 +203,27 @@ def compile_forward(model: keras.Model, batch_size: int) -> Forward:
     """
     import tensorflow as tf
 
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
+    # Of several workers each has a copy of the network; who asks, asks its own.
+    divided = replicas > 1 and replicas == len(strategy.extended.worker_devices)
+    if divided:
+        batch_size = -(-batch_size // replicas) * replicas
+
+    def compute(images: tf.Tensor) -> tf.Tensor:
+        return tf.cast(_finest(model(images, training=False)), tf.float32)
+
     # Under XLA, which Model.predict would choose, convolutions on the CPU take many times longer.
     @tf.function(autograph=False, jit_compile=False)
-    def run(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(_finest(model(images, training=False)), tf.float32)
+    def run(images: Any) -> Any:
+        return strategy.run(compute, args=(images,)) if divided else compute(images)
+
+    def run_divided(images: np.ndarray) -> np.ndarray:
+        shares = np.split(images, replicas)
+        values = strategy.experimental_distribute_values_from_function(
+            lambda replica: tf.constant(shares[replica.replica_id_in_sync_group])
+        )
+        return np.concatenate([share.numpy() for share in strategy.experimental_local_results(run(values))])
 
     def forward(images: Any) -> np.ndarray:
         images = np.asarray(images, np.float32)
@@ -214,7 +232,8 @@ def compile_forward(model: keras.Model, batch_size: int) -> Forward:
             part = images[start : start + batch_size]
             missing = batch_size - len(part)
             filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.float32)]) if missing else part
-            parts.append(run(tf.constant(filled)).numpy()[: len(part)])
+            heatmaps = run_divided(filled) if divided else run(tf.constant(filled)).numpy()
+            parts.append(heatmaps[: len(part)])
         return np.concatenate(parts)
 
     return forward

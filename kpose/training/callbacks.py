@@ -1,6 +1,7 @@
-"""Keras callbacks: scores on the validation set, the training log, checkpoints, and the time to go.
+"""Keras callbacks: scores on the validation set, the training log, checkpoints, states to resume from, and the time to go.
 
-Their order matters: the score comes first, for the log and the checkpoints read it. `kpose.training.make_callbacks` keeps to it.
+Their order matters: the score comes first, for the log and the checkpoints read it; the state last, for what it says is done must be.
+`kpose.training.make_callbacks` keeps to it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ from tqdm import tqdm
 from kpose.checkpoint import ModelCard, save_model
 from kpose.errors import KposeError
 from kpose.files import read_number_table, replacing
+from kpose.training.distribution import Workplace
+from kpose.training.preemption import Preempted, StopSignal
+from kpose.training.state import Progress, write_state
+from kpose.training.step import TrainingModel
 
 Scorer = Callable[[keras.Model], dict[str, float]]
 
@@ -41,7 +47,12 @@ class ValidationScore(keras.callbacks.Callback):
         last = epoch + 1 == self.params["epochs"]
         if last or (self.every and (epoch + 1) % self.every == 0):
             assert logs is not None
-            logs.update(self.scorer(self.model))
+            logs.update(self.scorer(_finished(self.model)))
+
+
+def _finished(model: keras.Model) -> keras.Model:
+    """The network that is scored and saved: of a `TrainingModel` not always the one that is trained."""
+    return model.finish() if isinstance(model, TrainingModel) else model
 
 
 class TrainingLog(keras.callbacks.Callback):
@@ -53,15 +64,21 @@ class TrainingLog(keras.callbacks.Callback):
         path: the CSV file.
         metrics: names of the metrics that an epoch may have.
         start_epoch: rows of later epochs are dropped (an interrupt may have left them).
+        seconds: that a former run has trained.
     """
 
-    def __init__(self, path: Path, metrics: Sequence[str], start_epoch: int = 0) -> None:
+    def __init__(self, path: Path, metrics: Sequence[str], start_epoch: int = 0, seconds: float = 0.0) -> None:
         super().__init__()
         self.path = path
         self.columns = ["epoch", "step", "seconds", "learning_rate", "loss", *metrics]
         self.rows = [row for row in read_number_table(path) if row["epoch"] <= start_epoch] if start_epoch else []
-        self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
+        self._seconds_before = seconds
         self._start = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """That the training has taken so far, former runs included."""
+        return self._seconds_before + time.monotonic() - self._start
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
@@ -71,8 +88,8 @@ class TrainingLog(keras.callbacks.Callback):
         """Adds the epoch's row."""
         row: dict[str, Any] = {
             "epoch": epoch + 1,
-            "step": int(self.model.optimizer.iterations),
-            "seconds": round(self._seconds_before + time.monotonic() - self._start, 1),
+            "step": int(self.model.optimizer.iterations.numpy()),
+            "seconds": round(self.seconds, 1),
             "learning_rate": float(self.model.optimizer.learning_rate),
         }
         row |= {name: value for name, value in (logs or {}).items() if name in self.columns and math.isfinite(value)}
@@ -113,8 +130,10 @@ class Checkpoints(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise KposeError(
                 f"the loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}; lower training.learning_rate or raise "
-                f"training.warmup_steps (checkpoints in {self.folder} are of the epochs before)"
+                f"training.warmup_steps (what is in {self.folder} is from before)"
             )
+        if isinstance(self.model, TrainingModel):
+            self.model.require_sound_loss_scale()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the files."""
@@ -126,13 +145,89 @@ class Checkpoints(keras.callbacks.Callback):
         score = {name: float(value) for name, value in logs.items() if not name.endswith("loss") and math.isfinite(value)}
         state = {
             "epoch": epoch + 1,
-            "step": int(self.model.optimizer.iterations),
+            "step": int(self.model.optimizer.iterations.numpy()),
             "best_score": self.best_score if math.isfinite(self.best_score) else None,
         }
         card = self.card.model_copy(update={"score": score, "training": {**self.card.training, **state}})
         if improved:
-            save_model(self.model, self.folder / "best.keras", card)
-        save_model(self.model, self.folder / "last.keras", card)
+            save_model(_finished(self.model), self.folder / "best.keras", card)
+        save_model(_finished(self.model), self.folder / "last.keras", card)
+
+
+class States(keras.callbacks.Callback):
+    """Writes where the training stands: every few minutes, after every epoch, and when the process is asked to end.
+
+    All workers have this callback, for they must end at the same step; the chief writes.
+
+    Args:
+        folder: where to.
+        begin: where the training stands at its begin.
+        checkpoints: know the best score.
+        log: knows how long it took.
+        every_minutes: between two states within an epoch; 0 for one after each step.
+        stop: whether to end.
+        workplace: who else trains.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        begin: Progress,
+        checkpoints: Checkpoints,
+        log: TrainingLog,
+        every_minutes: float,
+        stop: StopSignal,
+        workplace: Workplace,
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.checkpoints = checkpoints
+        self.log = log
+        self.every_minutes = every_minutes
+        self.stop = stop
+        self.workplace = workplace
+        self._begin = begin
+        self._epoch = begin.epoch
+        self._written = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remembers the epoch's number."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes a state when one is due.
+
+        Raises:
+            Preempted: when a worker was asked to end; then the state has been written.
+        """
+        step = self._epoch * self._begin.steps_per_epoch + batch + 1
+        if step <= self._begin.step:
+            return
+        # The workers ask one another at every step: who ended alone would leave the others waiting for ever.
+        ending = self.workplace.greatest(float(self.stop.has_come)) > 0
+        due = time.monotonic() - self._written >= 60 * self.every_minutes
+        if ending or due:
+            self._write(step, self._epoch, (logs or {}).get("loss", 0.0))
+        if ending:
+            raise Preempted(f"asked to end after step {step}; the state is in {self.folder}, --resume goes on from there")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes a state; nothing of the epoch remains to be done."""
+        self._write((epoch + 1) * self._begin.steps_per_epoch, epoch + 1, 0.0)
+
+    def _write(self, step: int, epoch: int, mean_loss: float) -> None:
+        if self.workplace.is_chief:
+            best = self.checkpoints.best_score
+            progress = replace(
+                self._begin,
+                step=step,
+                epoch=epoch,
+                mean_loss=float(mean_loss),
+                best_score=best if math.isfinite(best) else None,
+                seconds=self.log.seconds,
+            )
+            write_state(self.folder, self.model, progress)
+        self._written = time.monotonic()
 
 
 class ProgressBar(keras.callbacks.Callback):

@@ -73,20 +73,23 @@ def _loss_of_an_output(settings: LossConfig, hard_keypoints: int | None, factor:
 
 
 def make_schedule(config: Config, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate of a configuration, by step."""
+    """The learning rate of a configuration, by step; larger batches than it was given for scale it (`learning_rate_batch_size`)."""
     training = config.training
+    # Settings that travel with crops may be older than this one.
+    reference = getattr(training, "learning_rate_batch_size", None)
+    factor = training.batch_size / reference if reference else 1.0
     if training.schedule == "steps":
         return WarmupStepDecay(
-            training.learning_rate,
+            factor * training.learning_rate,
             training.warmup_steps,
             training.warmup_factor,
             [epoch * steps_per_epoch for epoch in training.drop_epochs],
             training.drop_factor,
         )
     return CosineRestarts(
-        training.learning_rate,
+        factor * training.learning_rate,
         restart_lengths(training.epochs, training.first_restart, training.restart_factor, steps_per_epoch),
-        training.lowest_learning_rate,
+        factor * training.lowest_learning_rate,
         training.warmup_steps,
         training.warmup_factor,
     )

@@ -151,7 +151,7 @@ def test_weighted_shards_keep_their_shares_and_resume_exactly(shards):
     whole = list(training_data(config).dataset.take(30).as_numpy_iterator())
     per_epoch = training_data(config).steps_per_epoch
     for epoch in (1, 9):
-        resumed = training_data(config, start_epoch=epoch).dataset.take(2).as_numpy_iterator()
+        resumed = training_data(config, start_step=epoch * per_epoch).dataset.take(2).as_numpy_iterator()
         for one, other in zip(resumed, whole[epoch * per_epoch :], strict=False):
             # Pictures, targets and weights; the order within a cycle of weights is part of the stream.
             for a, b in zip(one, other, strict=True):

@@ -300,7 +300,7 @@ def test_a_configuration_becomes_a_stream(make_dataset: Make, tmp_path: Path, cr
     assert capsys.readouterr().out.count("1 people left out: no keypoint is annotated") == 2
     first_epoch = collect(data.dataset, 3)
     assert first_epoch[0][1].shape == (4, 16, 12, 5)
-    assert_equal(collect(training_data(config, start_epoch=1).dataset, 1), first_epoch[2:])
+    assert_equal(collect(training_data(config, start_step=2).dataset, 1), first_epoch[2:])
     assert len(validation_sets(config)[0].instances) == 5
 
 
