@@ -198,8 +198,8 @@ class TrainingConfig(_Section):
 class DistributionConfig(_Section):
     """On what a training runs; see docs/guides/scaling.md."""
 
-    # One device; several of this machine; machines of which TF_CONFIG tells; a TPU.
-    strategy: Literal["single", "mirrored", "multi_worker", "tpu"] = "single"
+    # mirrored: several devices of this machine; multi_worker: the machines that TF_CONFIG names.
+    strategy: Literal["single", "mirrored", "multi_worker", "tpu"] = "single"  # one device, or several
     devices: list[str] = []  # mirrored: such as GPU:0, GPU:1; default: all GPUs. CPU:0, CPU:1 divide the processor
     tpu: str = "local"  # tpu: its name or address; local: that of the machine itself
 

@@ -93,7 +93,9 @@ def benchmark_data(config: Config, seconds: float = 3.0, repeats: int = 5) -> li
     batch = config.training.batch_size
     stages: dict[str, Iterable[Any]] = _stages(config, instances)
     # The stage that changes samples as the usual loader does.
-    equal = [name for name in stages if not name.startswith("+") or name in (*_GEOMETRY, "+ normalise, heatmaps, batch: no augmentation")][-1]
+    equal = [name for name in stages if not name.startswith("+") or name in (*_GEOMETRY, "+ normalise, heatmaps, batch: no augmentation")][
+        -1
+    ]
     try:
         stages[USUAL] = OpenCVLoader(instances, preparation_from_config(config), _geometric(config.augmentation), batch, config.seed)
     except KposeError as error:
@@ -128,11 +130,15 @@ def benchmark_data(config: Config, seconds: float = 3.0, repeats: int = 5) -> li
 
 def format_table(stages: list[Stage]) -> str:
     """The stages as a Markdown table."""
-    rows = ["| stage (each with all before it) | images/s | of the ceiling | images per CPU second | of the ceiling |", "|---|---|---|---|---|"]
+    rows = [
+        "| stage (each with all before it) | images/s | of the ceiling | images per CPU second | of the ceiling |",
+        "|---|---|---|---|---|",
+    ]
     return "\n".join(
         rows
         + [
-            f"| {stage.name} | {stage.images_per_second:.0f} | {stage.ratio:.2f} | {stage.images_per_cpu_second:.0f} | {stage.core_ratio:.2f} |"
+            f"| {stage.name} | {stage.images_per_second:.0f} | {stage.ratio:.2f} "
+            f"| {stage.images_per_cpu_second:.0f} | {stage.core_ratio:.2f} |"
             for stage in stages
         ]
     )

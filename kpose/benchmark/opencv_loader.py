@@ -1,8 +1,8 @@
 """A training loader in NumPy and OpenCV, one picture after the other, as the field's usual code has it: the yardstick of the pipeline.
 
-What it does to a sample, and in what order, is what Sun et al. published with HRNet (CVPR 2019) and most code since does: read and decode the
-whole picture, change red and blue, draw half body, scale, rotation and flip, mirror the whole picture where it is flipped, warp the crop,
-move joint by joint, normalise, and make a Gaussian for each joint in a loop. Half body takes kpose's region, so that crops are alike.
+What it does to a sample, and in what order, is what Sun et al. published with HRNet (CVPR 2019) and most code since does: read and decode
+the whole picture, change red and blue, draw half body, scale, rotation and flip, mirror the whole picture where it is flipped, warp the
+crop, move joint by joint, normalise, and make a Gaussian for each joint in a loop. Half body takes kpose's region, so that crops are alike.
 Without augmentation its batches are those of `kpose.data.training_dataset` (`tests/benchmark/test_opencv_loader.py`).
 """
 
