@@ -922,12 +922,17 @@ def _add_doctor(verbs: argparse._SubParsersAction) -> None:
         "kpose doctor",
     )
     parser.add_argument("--quick", action="store_true", help="do not train and predict")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="also train on two replicas and with two workers, and compare with one device, about a minute",
+    )
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from kpose.doctor import report
 
-    return int(report(self_test=not options.quick) > 0)
+    return int(report(not options.quick, options.distributed) > 0)
 
 
 if __name__ == "__main__":

@@ -43,31 +43,33 @@ class Finding:
     remedy: str = ""
 
 
-def examine(self_test: bool = True) -> Iterator[Finding]:
+def examine(self_test: bool = True, distributed: bool = False) -> Iterator[Finding]:
     """Look at the installation.
 
     Args:
         self_test: also train a network of a few layers on drawn people and find the joints of one with it, about 10 seconds.
+        distributed: also train one on two replicas and with two workers, and compare with one device, about a minute.
 
     Yields:
         The findings, one after the other; a check that fails in a way nobody thought of is a fault, not the end.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [_python, _packages, _opencv, _backend, _devices, _litert, _pretrained, _folders]
-    for check in [*checks, _train_and_predict] if self_test else checks:
+    checks += [_train_and_predict] * self_test + [_distributed] * distributed
+    for check in checks:
         try:
             yield from check()
         except Exception as error:
             yield Finding(check.__name__.strip("_").replace("_", " "), "fault", f"{type(error).__name__}: {_first_line(error)}")
 
 
-def report(self_test: bool = True) -> int:
-    """Print what `examine` finds.
+def report(self_test: bool = True, distributed: bool = False) -> int:
+    """Print what `examine` finds; the arguments are its.
 
     Returns:
         How many faults there are.
     """
     faults = 0
-    for finding in examine(self_test):
+    for finding in examine(self_test, distributed):
         faults += finding.verdict == "fault"
         print(f"{finding.verdict:5}  {finding.subject}: {finding.detail}", flush=True)
         if finding.remedy:
@@ -217,6 +219,20 @@ def _train_and_predict() -> Iterator[Finding]:
         raise KposeError(f"the loss went from {first:.2g} to {last:.2g}; {len(pose.keypoints)} joints")
     seconds = time.monotonic() - start
     yield Finding("self-test", "fine", f"trained, the loss fell from {first:.2g} to {last:.2g}, and predicted, in {seconds:.0f} s")
+
+
+def _distributed() -> Iterator[Finding]:
+    from kpose.training.agreement import LARGEST_DIFFERENCE, STEPS, compare_strategies
+
+    for found in compare_strategies():
+        detail = (
+            f"after {STEPS} steps the weights differ from those of one replica by {found.weights:.1g} at most, predicted joints by "
+            f"{found.pixels:.1g} px, scores by {found.scores:.1g}"
+        )
+        if found.holds:
+            yield Finding(found.name, "fine", detail)
+        else:
+            yield Finding(found.name, "fault", detail, f"more than {LARGEST_DIFFERENCE:g} is no matter of rounding; do not use it here")
 
 
 def _version(name: str) -> str | None:

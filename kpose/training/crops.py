@@ -92,6 +92,7 @@ def train_on_crops(
     state = _read_state(folder, resume)
     crops = crops if isinstance(crops, CropShards) else read_crop_shards(crops)
     settings = config if config is not None else settings_of(crops.settings, overrides)
+    _require_known(settings)
     if crops.skeleton != get_skeleton(settings.skeleton):
         raise KposeError(
             f"the crops are annotated for skeleton {crops.skeleton.name!r}, 'skeleton' is {settings.skeleton!r}; make them equal"
@@ -180,6 +181,26 @@ def settings_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config
         sections_by_name = {name: SimpleNamespace(**value) if isinstance(value, dict) else value for name, value in values.items()}
         return SimpleNamespace(**sections_by_name)  # type: ignore[return-value]
     return parse_config(values, "the settings of the crops")
+
+
+# What only `kpose train` does, and what it is where nobody asks for it.
+_NOT_HERE: dict[str, Any] = {
+    "batch_size_of": "all_replicas",
+    "accumulation_steps": 1,
+    "gradient_clipping": None,
+    "weight_averaging": None,
+    "precision": "float32",
+    "jit_compile": False,
+    "synchronized_batch_norm": False,
+}
+
+
+def _require_known(settings: Config) -> None:
+    """Refuse settings that would be without any effect."""
+    for name, default in _NOT_HERE.items():
+        value = getattr(settings.training, name, default)
+        if value != default:
+            raise KposeError(f"training on crops knows no training.{name} (it is {value!r}); leave it out, or train with `kpose train`")
 
 
 def _codecs(settings: Config, model: keras.Model) -> list[GaussianCodec]:

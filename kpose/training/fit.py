@@ -12,6 +12,7 @@ In a notebook the same parts, without what `kpose.training.step` adds, give the 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ from kpose.weights import load_torch, load_trunk
 
 LAST, BEST, LOG, CURVE, SETTINGS, STATES = "last.keras", "best.keras", "training.csv", "curve.png", "config.yaml", "states"
 
+Builder = Callable[..., keras.Model]
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -47,13 +50,18 @@ class TrainingResult:
     folder: Path
 
 
-def make_model(config: Config) -> keras.Model:
+def make_model(config: Config, build: Builder | None = None) -> keras.Model:
     """The network of a configuration, with the weights it is to start from.
+
+    Args:
+        config: the experiment.
+        build: makes the network, as `kpose.build_model` does, from `model.name`, the number of joints, `model.input_size` and
+            `model.options`; default: `kpose.build_model` itself.
 
     Raises:
         KposeError: when the network, its options or a weights file is refused.
     """
-    model = _build(config)
+    model = _build(config, build)
     trunk = config.model.trunk_weights
     if trunk and trunk.suffix == ".npz":
         print(load_trunk(model, trunk, config.data.mean, config.data.std))
@@ -71,20 +79,21 @@ def make_model(config: Config) -> keras.Model:
     return model
 
 
-def _build(config: Config) -> keras.Model:
+def _build(config: Config, build: Builder | None) -> keras.Model:
     """The network with fresh weights: the same ones each time."""
     keras.utils.set_random_seed(config.seed)
     skeleton = get_skeleton(config.skeleton)
-    return build_model(config.model.name, skeleton.num_joints, config.model.input_size, **config.model.options)
+    return (build or build_model)(config.model.name, skeleton.num_joints, config.model.input_size, **config.model.options)
 
 
-def make_training_model(config: Config, network: keras.Model) -> TrainingModel:
+def make_training_model(config: Config, network: keras.Model, build: Builder | None = None) -> TrainingModel:
     """A network as a configuration wants it trained: its precision, and what a step does.
 
     Args:
         config: the experiment.
         network: of `make_model`. It is what is scored and saved: trained itself, or, where precision or averaging want another one,
             kept up to date.
+        build: see `make_model`.
     """
     training = config.training
     trained = network
@@ -92,7 +101,7 @@ def make_training_model(config: Config, network: keras.Model) -> TrainingModel:
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32" if training.precision == "float32" else f"mixed_{training.precision}")
         try:
-            trained = _build(config)
+            trained = _build(config, build)
         finally:
             keras.config.set_dtype_policy(policy)
         trained.set_weights(network.get_weights())
@@ -111,13 +120,14 @@ def make_training_model(config: Config, network: keras.Model) -> TrainingModel:
     return TrainingModel(trained, network, settings)
 
 
-def train(config: Config, resume: bool = False) -> TrainingResult:
+def train(config: Config, resume: bool = False, build: Builder | None = None) -> TrainingResult:
     """Train as the configuration says; everything goes to its output folder.
 
     Args:
         config: the experiment.
         resume: go on from the folder's newest state, wherever the training was cut off. Samples and result are those of a training
             without interrupt, to the last digit where the machine's arithmetic is deterministic.
+        build: makes the network, for one of your own; see `make_model`.
 
     Returns:
         The network after the last epoch, its metrics and the folder.
@@ -136,10 +146,10 @@ def train(config: Config, resume: bool = False) -> TrainingResult:
     start_step = begin.step if begin else 0
     workplace.require_agreement(start_step, f"the workers find different states in {folder}; it must be a folder that they share")
     with workplace.strategy.scope():
-        network = make_model(config)
+        network = make_model(config, build)
         loss = make_loss(config, network)
         data = training_data(config, network, start_step, workplace.worker, workplace.workers)
-        model = make_training_model(config, network)
+        model = make_training_model(config, network, build)
         optimizer = make_optimizer(config, data.steps_per_epoch)
         model.compile(optimizer, loss, jit_compile=False, auto_scale_loss=False)
         model.build_losses()

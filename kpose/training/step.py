@@ -90,7 +90,7 @@ class TrainingModel(keras.Model):
     """
 
     def __init__(self, trained: keras.Model, finished: keras.Model, settings: StepSettings) -> None:
-        super().__init__(trained.inputs, trained.outputs, name=trained.name)
+        super().__init__(trained.input, trained.output, name=trained.name)
         self.train_function: Callable[[Any], Logs] | None = None
         # In plain objects, for Keras counts the weights of networks that are attributes as this one's own.
         self._step = _Step(settings, finished, LossScale.make() if settings.scale_loss else None)
@@ -269,8 +269,7 @@ class TrainingModel(keras.Model):
 
     def build_losses(self) -> None:
         """Let Keras make the variables of the losses, which it would else do inside of a replica."""
-        height_width = [output.shape[1:] for output in self.outputs]
-        maps = [tf.zeros([1, *shape]) for shape in height_width]
+        maps = [tf.zeros([1, *output.shape[1:]]) for output in self.outputs]
         with self.distribute_strategy.scope():
             targets: Any = maps if len(maps) > 1 else maps[0]
             self.compute_loss(y=targets, y_pred=targets)

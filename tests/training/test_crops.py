@@ -320,6 +320,7 @@ def test_what_cannot_be_resumed_is_refused(spoil: Any, message: str, people: Pat
         (["trainin.epochs=3"], "have no 'trainin.epochs'"),
         (["training.epochs=none"], "'training.epochs' is 'none'"),
         (["codec.name=offset", "loss.name=offset"], "knows no codec 'offset'"),
+        (["training.weight_averaging=0.9"], "knows no training.weight_averaging \\(it is 0.9\\); leave it out"),
         (["skeleton=mpii_16"], "annotated for skeleton 'coco_17'"),
     ],
 )
