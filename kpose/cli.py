@@ -851,6 +851,38 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     )
     export.add_argument("--rounds", metavar="N", type=int, default=5, help="turns of the timing; 0: none; default: %(default)s")
     export.add_argument("--resamples", metavar="N", type=int, default=2000, help="of the images, for the intervals; default: %(default)s")
+    serving = _add_verb(
+        kinds,
+        "serving",
+        _benchmark_serving,
+        "Requests a second, latency, errors and memory of a served SavedModel under load, beside the network and the JPEG decoder alone.",
+        "kpose benchmark serving models/pose --images photos",
+    )
+    serving.add_argument("folder", metavar="FOLDER", help="that kpose export wrote; its greatest version is served")
+    serving.add_argument("--images", metavar="FOLDER", required=True, help="JPEG files to send, each with its whole as a person's box")
+    serving.add_argument(
+        "--clients", metavar="N", type=int, nargs="+", default=[1, 4, 16], help="that ask at the same time, a load each; default: 1 4 16"
+    )
+    serving.add_argument("--people", metavar="N", type=int, default=1, help="boxes in a request; default: %(default)s")
+    serving.add_argument("--seconds", metavar="S", type=float, default=20.0, help="of each load; default: %(default)s")
+    serving.add_argument(
+        "--address", metavar="HOST:PORT", help="gRPC, of a server that serves the same model; default: a stand-in in Python is started"
+    )
+    serving.add_argument("--name", metavar="NAME", default="pose", help="of the model there; default: %(default)s")
+
+
+def _benchmark_serving(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_serving
+
+    benchmark_serving(
+        options.folder,
+        options.images,
+        clients=options.clients,
+        people=options.people,
+        seconds=options.seconds,
+        address=options.address,
+        name=options.name,
+    )
 
 
 def _benchmark_export(options: argparse.Namespace) -> None:

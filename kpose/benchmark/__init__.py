@@ -1,4 +1,4 @@
-"""Speed: of the training pipeline against its ceiling, of the networks against one another, of the score against pycocotools.
+"""Speed: of training data against its ceiling, of networks against one another, of the score against pycocotools, of a served model.
 
 And what encodings lose; what TFLite files of every precision lose and take; and what networks score and take beside those that people
 would use instead.
@@ -12,5 +12,14 @@ from kpose.benchmark.export import benchmark_export
 from kpose.benchmark.models import benchmark_models
 from kpose.benchmark.peers import benchmark_peers
 from kpose.benchmark.scoring import benchmark_scoring
+from kpose.benchmark.serving import benchmark_serving
 
-__all__ = ["benchmark_codecs", "benchmark_data", "benchmark_export", "benchmark_models", "benchmark_peers", "benchmark_scoring"]
+__all__ = [
+    "benchmark_codecs",
+    "benchmark_data",
+    "benchmark_export",
+    "benchmark_models",
+    "benchmark_peers",
+    "benchmark_scoring",
+    "benchmark_serving",
+]
