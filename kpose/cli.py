@@ -774,10 +774,11 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
         kinds,
         "data",
         _benchmark_data,
-        "Images a second of the training pipeline, stage by stage, against plain JPEG decoding of the same files.",
+        "Images a second of the training pipeline, stage by stage, against plain JPEG decoding of the same files and a loader in OpenCV.",
         "kpose benchmark data --config configs/coco/lite_mobilenet_v3_256x192.yaml",
     )
     _add_config(data)
+    data.add_argument("--repeats", metavar="N", type=int, default=5, help="of all stages in turn; default: %(default)s")
     models = _add_verb(
         kinds,
         "models",
@@ -938,7 +939,7 @@ def _benchmark_data(options: argparse.Namespace) -> None:
     from kpose.benchmark import benchmark_data
     from kpose.config import load_config
 
-    benchmark_data(load_config(options.config, options.overrides))
+    benchmark_data(load_config(options.config, options.overrides), repeats=options.repeats)
 
 
 # --- doctor --------------------------------------------------------------------------------------------------------------------------

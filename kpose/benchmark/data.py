@@ -30,6 +30,7 @@ from kpose.data.pipeline import NO_AUGMENTATION, planned_people, training_datase
 from kpose.errors import KposeError
 
 CEILING = "read + decode, whole picture"
+UNCHANGED = "+ normalise, heatmaps, batch: no augmentation"
 USUAL = "a loader in NumPy and OpenCV, one thread"
 
 # What the usual loader does too.
@@ -42,7 +43,8 @@ _AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "+ rotation": ("rotation_degrees", "rotation_probability", "rotation_distribution"),
     "+ flip": ("flip_probability",),
     "+ colour": ("brightness", "contrast", "saturation", "channel_gain"),
-    "+ cutout": ("cutout_probability", "cutout_size"),
+    "+ cutout": ("cutout_probability", "cutout_size", "cutout_content"),
+    "+ truncation": ("truncation_probability", "truncation_least_kept"),
 }
 
 
@@ -93,9 +95,7 @@ def benchmark_data(config: Config, seconds: float = 3.0, repeats: int = 5) -> li
     batch = config.training.batch_size
     stages: dict[str, Iterable[Any]] = _stages(config, instances)
     # The stage that changes samples as the usual loader does.
-    equal = [name for name in stages if not name.startswith("+") or name in (*_GEOMETRY, "+ normalise, heatmaps, batch: no augmentation")][
-        -1
-    ]
+    equal = [name for name in stages if name in (UNCHANGED, *_GEOMETRY)][-1]
     try:
         stages[USUAL] = OpenCVLoader(instances, preparation_from_config(config), _geometric(config.augmentation), batch, config.seed)
     except KposeError as error:
@@ -132,14 +132,13 @@ def format_table(stages: list[Stage]) -> str:
     """The stages as a Markdown table."""
     rows = [
         "| stage (each with all before it) | images/s | of the ceiling | images per CPU second | of the ceiling |",
-        "|---|---|---|---|---|",
+        "|---|" + 4 * "---|",
     ]
     return "\n".join(
         rows
         + [
-            f"| {stage.name} | {stage.images_per_second:.0f} | {stage.ratio:.2f} "
-            f"| {stage.images_per_cpu_second:.0f} | {stage.core_ratio:.2f} |"
-            for stage in stages
+            f"| {one.name} | {one.images_per_second:.0f} | {one.ratio:.2f} | {one.images_per_cpu_second:.0f} | {one.core_ratio:.2f} |"
+            for one in stages
         ]
     )
 
@@ -214,7 +213,7 @@ def _stages(config: Config, instances: Instances) -> dict[str, tf.data.Dataset]:
         CEILING: parallel(whole),
         "read + decode, what the crop shows": parallel(lambda person: part(person)[0]),
         "+ warp": parallel(crop),
-        "+ normalise, heatmaps, batch: no augmentation": training(NO_AUGMENTATION),
+        UNCHANGED: training(NO_AUGMENTATION),
     }
     augmentation = NO_AUGMENTATION
     for name, fields in _AUGMENTATIONS.items():
@@ -225,6 +224,7 @@ def _stages(config: Config, instances: Instances) -> dict[str, tf.data.Dataset]:
 
 
 def _is_on(config: AugmentationConfig, fields: tuple[str, ...]) -> bool:
-    switches = [getattr(config, field) for field in fields if not field.endswith(("_joints", "_padding", "_size", "_distribution"))]
+    details = ("_joints", "_padding", "_size", "_distribution", "_content", "_kept")
+    switches = [getattr(config, field) for field in fields if not field.endswith(details)]
     # A probability of 0 or a strength of 0 turns a change off; the strengths of colour do so one by one.
     return any(switches) if fields[0] == "brightness" else all(switches)
