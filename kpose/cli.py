@@ -97,6 +97,7 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest state in the output folder, wherever the training was cut off"
     )
+    parser.add_argument("--profile", action="store_true", help="record a few steps for TensorBoard's profiler, into the output folder")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -104,7 +105,7 @@ def _train(options: argparse.Namespace) -> int:
     from kpose.training import Preempted, train
 
     try:
-        train(load_config(options.config, options.overrides), resume=options.resume)
+        train(load_config(options.config, options.overrides), resume=options.resume, profile=options.profile)
     except Preempted as error:
         print(f"kpose: {error}", file=sys.stderr)
         return 128 + signal.SIGTERM

@@ -27,6 +27,7 @@ from kpose.evaluation.metrics import metric_of
 from kpose.files import replacing
 from kpose.models import build_model, count
 from kpose.skeletons import get_skeleton
+from kpose.training.bottleneck import BottleneckReport, DataWait, Trace
 from kpose.training.callbacks import Checkpoints, ProgressBar, States, TrainingLog, ValidationScore
 from kpose.training.distribution import Workplace, describe, distribute, make_workplace, shared_batch
 from kpose.training.preemption import StopSignal
@@ -120,7 +121,7 @@ def make_training_model(config: Config, network: keras.Model, build: Builder | N
     return TrainingModel(trained, network, settings)
 
 
-def train(config: Config, resume: bool = False, build: Builder | None = None) -> TrainingResult:
+def train(config: Config, resume: bool = False, build: Builder | None = None, profile: bool = False) -> TrainingResult:
     """Train as the configuration says; everything goes to its output folder.
 
     Args:
@@ -128,6 +129,7 @@ def train(config: Config, resume: bool = False, build: Builder | None = None) ->
         resume: go on from the folder's newest state, wherever the training was cut off. Samples and result are those of a training
             without interrupt, to the last digit where the machine's arithmetic is deterministic.
         build: makes the network, for one of your own; see `make_model`.
+        profile: record a few steps for TensorBoard's profiler.
 
     Returns:
         The network after the last epoch, its metrics and the folder.
@@ -164,6 +166,14 @@ def train(config: Config, resume: bool = False, build: Builder | None = None) ->
     scorer = make_scorer(config) if config.data.validation else None
     stop = StopSignal()
     callbacks = make_callbacks(config, data, scorer, begin, stop, workplace)
+    dataset = data.dataset
+    if config.distribution.strategy == "single":
+        # What waits under a strategy is a buffer of its own; and it must be able to share out the dataset, which a clock in it prevents.
+        wait = DataWait()
+        dataset = wait.watch(dataset)
+        callbacks.append(BottleneckReport(wait, config.training.batch_size))
+    if profile and workplace.is_chief:
+        callbacks.append(Trace(folder / "tensorboard"))
     if workplace.is_chief:
         remove_partial_states(folder / STATES)
         with replacing(folder / SETTINGS) as partial:
@@ -172,7 +182,7 @@ def train(config: Config, resume: bool = False, build: Builder | None = None) ->
     start = time.monotonic()
     with stop.caught():
         model.fit(
-            distribute(data.dataset, config, workplace),
+            distribute(dataset, config, workplace),
             epochs=config.training.epochs,
             initial_epoch=begin.epoch,
             steps_per_epoch=data.steps_per_epoch,
