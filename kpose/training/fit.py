@@ -168,7 +168,7 @@ def train(config: Config, resume: bool = False, build: Builder | None = None, pr
     callbacks = make_callbacks(config, data, scorer, begin, stop, workplace)
     dataset = data.dataset
     if config.distribution.strategy == "single":
-        # What waits under a strategy is a buffer of its own; and it must be able to share out the dataset, which a clock in it prevents.
+        # Under a strategy it is the strategy's own buffer that waits, which says little about the steps.
         wait = DataWait()
         dataset = wait.watch(dataset)
         callbacks.append(BottleneckReport(wait, config.training.batch_size))
