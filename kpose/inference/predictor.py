@@ -97,7 +97,7 @@ class PoseEstimator:
         for name, number in (("batch_size", batch_size), ("largest_number", largest_number)):
             if number < 1:
                 raise KposeError(f"{name} must be at least 1, found {number}")
-        self.models = (models,) if isinstance(models, keras.Model) else tuple(models)
+        self.models = (models,) if isinstance(models, (keras.Model, str, Path)) else tuple(models)
         self.cards = (cards,) if isinstance(cards, ModelCard) else tuple(cards or map(_card_of, self.models))
         if len(self.cards) != len(self.models):
             raise KposeError(f"{len(self.models)} networks but {len(self.cards)} cards; give one for each")
@@ -309,6 +309,8 @@ def box_array(boxes: Any, name: str) -> np.ndarray:
 
 
 def _card_of(model: keras.Model) -> ModelCard:
+    if not isinstance(model, keras.Model):
+        raise KposeError(f"expected a network, found {model!r}; kpose.load_model reads a checkpoint, PoseEstimator.from_pretrained a name")
     card = getattr(model, "card", None)
     if card is None:
         raise KposeError(f"network {model.name!r} has no card that says what it expects; load it with kpose.load_model, or give 'cards'")
