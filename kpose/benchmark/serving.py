@@ -208,7 +208,8 @@ def _serve(connection: Connection, folder: str, name: str) -> None:
     try:
         with PredictionService(folder, name) as service:
             connection.send(service.grpc_address)
-            threading.Event().wait()
+            # Nothing comes, but the end of the other side, however that ends: no server is left behind.
+            connection.poll(None)
     except KposeError as error:
         connection.send(error)
 
