@@ -18,7 +18,7 @@ KOTLIN := $(VENV)/.kpose-kotlin
 UNFINISHED := $(VENV)/.kpose-unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-gpu android-tools site lint format lock clean
+.PHONY: help quickstart test test-all test-gpu android-tools site notebooks lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ android-tools: $(KOTLIN)  ## the Kotlin compiler, JUnit and Android's classes, f
 site: $(DEV)  ## the documentation as a site, in site/; open site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html: $$(find site -name '*.html' | wc -l) pages"
+
+notebooks: $(DEV)  ## run the notebooks anew, and keep what they show
+	@$(BIN)/python scripts/run_notebooks.py
 
 lint: $(DEV)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check --quiet .

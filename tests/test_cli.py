@@ -73,6 +73,7 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
         "release_weights",
         "benchmark",
         "quickstart",
+        "run_notebooks",
     ],
 )
 def test_scripts_show_their_help(

@@ -46,9 +46,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         order = [name for name in first or [] if name in names]
         return [f"{folder}/{name}.md" for name in order + [name for name in names if name not in order]]
 
+    notebooks = [links.address_of(path) for path in links.linked_files(REPOSITORY) if path.suffix == ".ipynb"]
     config.nav = [
         {"Start": ["index.md", "architecture.md"]},
-        {"Guides": pages("guides", GUIDES)},
+        {"Guides": [*pages("guides", GUIDES), {"Notebooks": notebooks}]},
         {
             "Reference": [
                 "reference/configuration.md",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 # Where the site has the files from beside docs/.
 FOLDER = "repository/"
@@ -23,14 +25,14 @@ def linked_files(repository: Path) -> list[PurePosixPath]:
             if target is None or _in_docs(target) or target == PurePosixPath("README.md") or target in found:
                 continue
             found[target] = None
-            if target.suffix == ".md":
+            if target.suffix in (".md", ".ipynb"):
                 waiting.append(target)
     return sorted(found)
 
 
 def is_page(path: PurePosixPath) -> bool:
     """Whether a file is shown as a page; others are copied."""
-    return path.suffix in (".md", *_LANGUAGES) or not path.suffix
+    return path.suffix in (".md", ".ipynb", *_LANGUAGES) or not path.suffix
 
 
 def address_of(path: PurePosixPath) -> str:
@@ -48,6 +50,8 @@ def source_of(address: str) -> PurePosixPath | None:
         return PurePosixPath("README.md")
     if address.startswith(FOLDER):
         path = PurePosixPath(address.removeprefix(FOLDER))
+        if path.stem.endswith(".ipynb"):
+            return path.with_suffix("")
         return path if not path.stem.endswith(tuple(_LANGUAGES)) else None
     return PurePosixPath("docs") / address
 
@@ -57,7 +61,26 @@ def page_of(repository: Path, path: PurePosixPath) -> str:
     text = (repository / path).read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
+    if path.suffix == ".ipynb":
+        return _notebook(json.loads(text))
     return f"---\nsearch: {{exclude: true}}\n---\n\n# {path}\n\n`````{_LANGUAGES.get(path.suffix, 'text')}\n{text}\n`````\n"
+
+
+def _notebook(content: dict[str, Any]) -> str:
+    """A notebook as Markdown: its text, code, and what the code printed and drew."""
+    parts = []
+    for cell in content["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"`````python\n{source}\n`````")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            picture = next((kind for kind in data if kind.startswith("image/")), None)
+            if picture:
+                encoded = "".join(data[picture]).replace("\n", "")
+                parts.append(f'<img alt="what the code above draws" src="data:{picture};base64,{encoded}">')
+            else:
+                parts.append(f"`````text\n{''.join(data['text/plain']).rstrip()}\n`````")
+    return "\n\n".join(parts) + "\n"
 
 
 def rewritten(repository: Path, page: PurePosixPath, markdown: str) -> str:

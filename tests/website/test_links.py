@@ -1,17 +1,34 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from website import links
 
+NOTEBOOK = json.dumps(
+    {
+        "cells": [
+            {"cell_type": "markdown", "source": ["# Title\n", "[guide](../docs/guides/a.md)"]},
+            {
+                "cell_type": "code",
+                "source": ["print(1)"],
+                "outputs": [
+                    {"output_type": "stream", "name": "stdout", "text": ["1\n"]},
+                    {"output_type": "display_data", "data": {"image/png": "QUJD\n", "text/plain": ["<Figure>"]}},
+                ],
+            },
+        ]
+    }
+)
+
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A repository whose pages lead out of docs/ and on from there."""
     files = {
-        "README.md": "[guide](docs/guides/a.md#part) [licence](LICENSE) ![picture](docs/pictures/p.png) [web](https://example.org/docs)",
+        "README.md": "[notebook](notebooks/n.ipynb) [guide](docs/guides/a.md#part) [licence](LICENSE) ![picture](docs/pictures/p.png) [web](https://example.org/docs)",
         "LICENSE": "words",
         "docs/guides/a.md": "[home](../../README.md) [code](../../kpose/m.py) [folder](../../native) [here](#part)",
         "docs/pictures/p.png": "",
@@ -20,6 +37,7 @@ def small(tmp_path: Path) -> Path:
         "native/runner.h": "int x;",
         "data.bin": "",
         "alone.py": "nobody leads here",
+        "notebooks/n.ipynb": NOTEBOOK,
     }
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +46,14 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_all_that_pages_lead_to_is_found_and_nothing_else(small):
-    assert [str(path) for path in links.linked_files(small)] == ["LICENSE", "data.bin", "kpose/m.py", "native/README.md", "native/runner.h"]
+    assert [str(path) for path in links.linked_files(small)] == [
+        "LICENSE",
+        "data.bin",
+        "kpose/m.py",
+        "native/README.md",
+        "native/runner.h",
+        "notebooks/n.ipynb",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +61,8 @@ def test_all_that_pages_lead_to_is_found_and_nothing_else(small):
     [
         (
             "README.md",
-            "[guide](guides/a.md#part) [licence](repository/LICENSE.md) ![picture](pictures/p.png) [web](https://example.org/docs)",
+            "[notebook](repository/notebooks/n.ipynb.md) [guide](guides/a.md#part) [licence](repository/LICENSE.md) "
+            "![picture](pictures/p.png) [web](https://example.org/docs)",
         ),
         (
             "docs/guides/a.md",
@@ -59,7 +85,18 @@ def test_code_becomes_a_page_that_the_search_leaves_out(small):
     assert "search: {exclude: true}" in page and "# kpose/m.py" in page and "`````python\nx = 1\n`````" in page
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guides/a.md", "native/README.md"])
+def test_a_notebook_becomes_a_page_of_its_text_code_and_pictures(small):
+    page = links.page_of(small, PurePosixPath("notebooks/n.ipynb"))
+    assert page.split("\n\n") == [
+        "# Title\n[guide](../docs/guides/a.md)",
+        "`````python\nprint(1)\n`````",
+        "`````text\n1\n`````",
+        '<img alt="what the code above draws" src="data:image/png;base64,QUJD">\n',
+    ]
+    assert "(../../guides/a.md)" in links.rewritten(small, PurePosixPath("notebooks/n.ipynb"), page)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/a.md", "native/README.md", "notebooks/n.ipynb"])
 def test_a_page_of_the_site_knows_the_file_it_was_made_of(page):
     assert links.source_of(links.address_of(PurePosixPath(page))) == PurePosixPath(page)
 
