@@ -791,6 +791,22 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     models.add_argument(
         "--input-size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, default=[256, 192], help="of the crop; default: 256 192"
     )
+    training = _add_verb(
+        kinds,
+        "training",
+        _benchmark_training,
+        "Milliseconds and memory of a training step, beside inference, beside Keras' own batch normalisation, and above what the machine's "
+        "arithmetic and memory allow.",
+        "kpose benchmark training lite_mobilenet_v3 hrnet_w32 --batch-size 8",
+    )
+    training.add_argument("names", metavar="NAME", nargs="*", default=["lite_mobilenet_v3"], help="networks; default: lite_mobilenet_v3")
+    training.add_argument(
+        "--input-size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, default=[256, 192], help="of the crop; default: 256 192"
+    )
+    training.add_argument("--batch-size", metavar="N", type=int, default=16, help="people in a step; default: %(default)s")
+    training.add_argument("--rounds", metavar="N", type=int, default=5, help="turns of each; default: %(default)s")
+    training.add_argument("--no-memory", dest="memory", action="store_false", help="leave out peak memory, which takes further processes")
+    training.add_argument("--cpu-time", action="store_true", help="count the CPU time of all threads: for a machine that others use too")
     scoring = _add_verb(
         kinds,
         "scoring",
@@ -928,6 +944,14 @@ def _benchmark_scoring(options: argparse.Namespace) -> None:
     from kpose.benchmark import benchmark_scoring
 
     benchmark_scoring(options.annotations, options.results_per_image, options.turns)
+
+
+def _benchmark_training(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_training
+
+    benchmark_training(
+        options.names, tuple(options.input_size), options.batch_size, options.rounds, memory=options.memory, cpu_time=options.cpu_time
+    )
 
 
 def _benchmark_models(options: argparse.Namespace) -> None:

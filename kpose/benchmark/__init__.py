@@ -1,4 +1,4 @@
-"""Speed: of training data against its ceiling, of networks against one another, of the score against pycocotools, of a served model.
+"""Speed: of training data and training steps against what limits them, of networks against one another, of the score, of a served model.
 
 And what encodings lose; what TFLite files of every precision lose and take; and what networks score and take beside those that people
 would use instead.
@@ -13,6 +13,7 @@ from kpose.benchmark.models import benchmark_models
 from kpose.benchmark.peers import benchmark_peers
 from kpose.benchmark.scoring import benchmark_scoring
 from kpose.benchmark.serving import benchmark_serving
+from kpose.benchmark.training import benchmark_training
 
 __all__ = [
     "benchmark_codecs",
@@ -22,4 +23,5 @@ __all__ = [
     "benchmark_peers",
     "benchmark_scoring",
     "benchmark_serving",
+    "benchmark_training",
 ]

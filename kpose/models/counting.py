@@ -82,6 +82,18 @@ def count(model: keras.Model, convention: str = "plain") -> Counts:
     return Counts(params=params, macs=macs)
 
 
+def count_activations(model: keras.Model) -> int:
+    """Numbers that the convolutions and dense layers of a functional model put out for one image.
+
+    What normalisation and activation make of them can take their place; these must go through memory however a network is run.
+
+    Raises:
+        KposeError: when the input size is open.
+    """
+    kinds = (*CONVOLUTIONS, *TRANSPOSED, keras.layers.Dense)
+    return sum(math.prod(step.output_shape) for step in _steps(model) if isinstance(step.layer, kinds))
+
+
 def _steps(model: keras.Model) -> Iterator[Step]:
     """Every call of every layer in a functional model, models within it resolved."""
     if isinstance(model, keras.Sequential):
