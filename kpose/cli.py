@@ -807,6 +807,25 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     training.add_argument("--rounds", metavar="N", type=int, default=5, help="turns of each; default: %(default)s")
     training.add_argument("--no-memory", dest="memory", action="store_false", help="leave out peak memory, which takes further processes")
     training.add_argument("--cpu-time", action="store_true", help="count the CPU time of all threads: for a machine that others use too")
+    cost = _add_verb(
+        kinds,
+        "cost",
+        _benchmark_cost,
+        "What a training will cost: hours, cores, bytes, predicted from what one step and one core do on this machine. A sample of the "
+        "training set is enough; --people and --pictures say how large the whole is.",
+        "kpose benchmark cost --config configs/coco/lite_mobilenet_v3_256x192.yaml --people 149813 --pictures 56599",
+    )
+    _add_config(cost)
+    cost.add_argument("--people", metavar="N", type=int, help="in the whole training set; default: those of the configuration")
+    cost.add_argument("--pictures", metavar="N", type=int, help="they are in; likewise")
+    cost.add_argument("--cores", metavar="N", type=int, help="CPU cores that make data; default: those of this machine")
+    cost.add_argument(
+        "--check",
+        metavar="STEPS",
+        type=int,
+        default=0,
+        help="then train twice so many steps and write TFRecords, and say how far off it was",
+    )
     scoring = _add_verb(
         kinds,
         "scoring",
@@ -944,6 +963,19 @@ def _benchmark_scoring(options: argparse.Namespace) -> None:
     from kpose.benchmark import benchmark_scoring
 
     benchmark_scoring(options.annotations, options.results_per_image, options.turns)
+
+
+def _benchmark_cost(options: argparse.Namespace) -> None:
+    from kpose.benchmark import benchmark_cost
+    from kpose.config import load_config
+
+    benchmark_cost(
+        load_config(options.config, options.overrides),
+        people=options.people,
+        pictures=options.pictures,
+        cores=options.cores,
+        check_steps=options.check,
+    )
 
 
 def _benchmark_training(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ would use instead.
 from __future__ import annotations
 
 from kpose.benchmark.codecs import benchmark_codecs
+from kpose.benchmark.cost import benchmark_cost
 from kpose.benchmark.data import benchmark_data
 from kpose.benchmark.export import benchmark_export
 from kpose.benchmark.models import benchmark_models
@@ -17,6 +18,7 @@ from kpose.benchmark.training import benchmark_training
 
 __all__ = [
     "benchmark_codecs",
+    "benchmark_cost",
     "benchmark_data",
     "benchmark_export",
     "benchmark_models",
