@@ -813,7 +813,7 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
         _benchmark_cost,
         "What a training will cost: hours, cores, bytes, predicted from what one step and one core do on this machine. A sample of the "
         "training set is enough; --people and --pictures say how large the whole is.",
-        "kpose benchmark cost --config configs/coco/lite_mobilenet_v3_256x192.yaml --people 149813 --pictures 56599",
+        "kpose benchmark cost --config configs/coco/lite_mobilenet_v3_256x192.yaml --people 149813 --pictures 57000",
     )
     _add_config(cost)
     cost.add_argument("--people", metavar="N", type=int, help="in the whole training set; default: those of the configuration")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,7 +13,9 @@ import kpose.training.fit
 from kpose.benchmark import cost
 from kpose.benchmark.cost import Costs, benchmark_cost, format_prediction, predict
 from kpose.config import Config, parse_config
+from kpose.data.datasets import training_instances
 from kpose.data.synthetic import write_synthetic_people
+from kpose.data.tfrecords import write_tfrecords
 from kpose.errors import KposeError
 
 # A step of 10 people takes 2 s and 3 CPU seconds; a core makes 20 people a second, so a batch takes half a CPU second.
@@ -74,6 +77,17 @@ def test_the_tables_say_what_a_user_asks_first(config: Config):
     assert "| to feed 1000 people a second | 50 cores for data, 100 MB a second from files |" in text
 
 
+def test_records_are_as_large_as_predicted(config: Config, tmp_path: Path):
+    people = training_instances(config)
+    files = [people.image_files[index] for index in sorted(set(people.image_index.tolist()))]
+    costs = replace(COSTS, picture_bytes=sum(Path(file).stat().st_size for file in files) / len(files))
+    manifest = write_tfrecords(people, tmp_path, progress=False)
+    written = sum(path.stat().st_size for path in manifest.parent.glob("*.tfrecord"))
+    # These pictures are small: what is not picture is a tenth of it, and off by the length of a path.
+    assert written == pytest.approx(costs.record_bytes(len(people), len(files)), rel=0.02)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("_tiny_network")
 def test_the_check_trains_and_writes_and_compares(config: Config, capsys: pytest.CaptureFixture[str]):
     prediction = benchmark_cost(config, people=1000, check_steps=2)
