@@ -309,8 +309,10 @@ def box_array(boxes: Any, name: str) -> np.ndarray:
 
 
 def _card_of(model: keras.Model) -> ModelCard:
-    if not isinstance(model, keras.Model):
-        raise KposeError(f"expected a network, found {model!r}; kpose.load_model reads a checkpoint, PoseEstimator.from_pretrained a name")
+    if isinstance(model, (str, Path)):
+        raise KposeError(
+            f"expected a network, found {str(model)!r}; kpose.load_model reads a checkpoint, PoseEstimator.from_pretrained a name"
+        )
     card = getattr(model, "card", None)
     if card is None:
         raise KposeError(f"network {model.name!r} has no card that says what it expects; load it with kpose.load_model, or give 'cards'")
