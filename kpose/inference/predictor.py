@@ -311,7 +311,7 @@ def box_array(boxes: Any, name: str) -> np.ndarray:
 def _card_of(model: keras.Model) -> ModelCard:
     if isinstance(model, (str, Path)):
         raise KposeError(
-            f"expected a network, found {str(model)!r}; kpose.load_model reads a checkpoint, PoseEstimator.from_pretrained a name"
+            f"expected a network, found {str(model)!r}; read a checkpoint by kpose.load_model, or take a name's by from_pretrained"
         )
     card = getattr(model, "card", None)
     if card is None:

@@ -159,7 +159,7 @@ def test_networks_that_do_not_belong_together_are_refused(tmp_path, estimator):
     save_model(*other[:1], tmp_path / "mpii.keras", other[1])
     with pytest.raises(KposeError, match=r"coco\.keras has skeleton 'coco_17' .*mpii\.keras has 'mpii_16'"):
         PoseEstimator.from_pretrained([tmp_path / "coco.keras", tmp_path / "mpii.keras"])
-    with pytest.raises(KposeError, match=r"expected a network, found 'coco\.keras'; kpose\.load_model reads a checkpoint"):
+    with pytest.raises(KposeError, match=r"expected a network, found 'coco\.keras'; read a checkpoint by kpose\.load_model"):
         PoseEstimator("coco.keras")
     with pytest.raises(KposeError, match="no network given"):
         PoseEstimator.from_pretrained([])
