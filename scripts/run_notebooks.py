@@ -30,9 +30,14 @@ def run(path: Path) -> nbformat.NotebookNode:
         KposeError: when a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
-    # No times of execution: only what is shown shall differ from run to run.
+    # No times of execution, and what a cell prints in one piece, however it arrives: only what is shown shall differ from run to run.
     client = NotebookClient(
-        notebook, timeout=_SECONDS_A_CELL, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=_SECONDS_A_CELL,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
     )
     try:
         client.execute()
