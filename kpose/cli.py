@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_train_on_crops,
         _add_evaluate,
         _add_predict,
+        _add_predict_batch,
         _add_demo,
         _add_inspect,
         _add_audit,
@@ -79,6 +81,17 @@ def _add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--config", metavar="FILE", required=required, help="YAML file of the experiment, such as those in configs/")
     parser.add_argument(
         "overrides", metavar="KEY=VALUE", nargs="*", default=[], help="settings that replace those of the file, such as training.epochs=10"
+    )
+
+
+def _add_beam(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--beam",
+        metavar="OPTIONS",
+        nargs="?",
+        const="",
+        help="run on Apache Beam (kpose[beam]) with these options of its runner in one quoted text, such as "
+        "--beam='--runner=FlinkRunner --flink_master=host:8081'; without any, on this machine",
     )
 
 
@@ -317,6 +330,84 @@ def _predict(options: argparse.Namespace) -> None:
         predict_folder(estimator, options.source, boxes, Path(options.output), minimum_score=options.minimum_score)
 
 
+# --- predict-batch -------------------------------------------------------------------------------------------------------------------
+
+
+def _add_predict_batch(verbs: argparse._SubParsersAction) -> None:
+    from kpose.weights.pretrained import DEFAULT
+
+    parser = _add_verb(
+        verbs,
+        "predict-batch",
+        _predict_batch,
+        "Find the joints of people in very many pictures, into sharded files of JSON lines or Parquet: each picture once, whatever is "
+        "killed on the way. On several processes, or on Apache Beam.",
+        "kpose predict-batch photos --output poses --workers 2",
+    )
+    parser.add_argument(
+        "source",
+        metavar="FOLDER|PATTERN",
+        help="a folder (searched with its subfolders), a pattern of pictures, or one of TFRecord shards; gs:// and the like too",
+    )
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="of its own; gs:// and the like too")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE_OR_NAME",
+        nargs="+",
+        default=[DEFAULT],
+        help="a .keras checkpoint, or the name of a network that comes with kpose; several answer together, as an ensemble; "
+        f"default: {DEFAULT}",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--detector", metavar="FILE", help="finds everybody: a TFLite person detector with detection post-processing")
+    where.add_argument(
+        "--boxes", metavar="FILE", help="JSON of person boxes, as predict takes it; pictures that it does not name show nobody"
+    )
+    where.add_argument(
+        "--whole-image",
+        action="store_true",
+        help="take each picture as one person's box; default: records have boxes, otherwise it is found from the joints, in passes",
+    )
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="crops at once; default: %(default)s")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        choices=["jsonl", "parquet"],
+        default="jsonl",
+        help="of the shards: jsonl or parquet; default: %(default)s",
+    )
+    parser.add_argument("--shard-size", metavar="N", type=int, default=1000, help="pictures in a shard; default: %(default)s")
+    parser.add_argument("--workers", metavar="N", type=int, help="processes on this machine; default: one for each core, 8 at most")
+    parser.add_argument("--resume", action="store_true", help="do what an earlier run left undone")
+    _add_beam(parser)
+
+
+def _predict_batch(options: argparse.Namespace) -> None:
+    from kpose.inference import BatchSettings, predict_batch, read_boxes
+
+    if options.beam is not None and options.workers is not None:
+        raise KposeError("--workers is for one machine; with --beam the runner's own options say how many there are")
+    settings = BatchSettings(
+        weights=tuple(options.weights),
+        detector=options.detector,
+        whole_image=options.whole_image,
+        flip=options.flip,
+        form=options.format,
+        batch_size=options.batch_size,
+    )
+    predict_batch(
+        options.source,
+        options.output,
+        settings,
+        read_boxes(options.boxes) if options.boxes else None,
+        shard_size=options.shard_size,
+        workers=options.workers,
+        resume=options.resume,
+        beam=None if options.beam is None else shlex.split(options.beam),
+    )
+
+
 # --- demo ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -470,6 +561,8 @@ def _add_prepare_data(verbs: argparse._SubParsersAction) -> None:
     _add_config(records)
     records.add_argument("--output", metavar="FOLDER", required=True, help="where the shards go")
     records.add_argument("--shards", metavar="N", type=int, default=16, help="number of files; default: %(default)s")
+    records.add_argument("--workers", metavar="N", type=int, help="shards written at once; default: one for each processor")
+    _add_beam(records)
     crops = _add_verb(
         kinds,
         "crops",
@@ -556,7 +649,15 @@ def _prepare_records(options: argparse.Namespace) -> None:
     from kpose.data import training_instances
     from kpose.data.tfrecords import write_tfrecords
 
-    write_tfrecords(training_instances(load_config(options.config, options.overrides)), options.output, shards=options.shards)
+    if options.beam is not None and options.workers is not None:
+        raise KposeError("--workers is for one machine; with --beam the runner's own options say how many there are")
+    people = training_instances(load_config(options.config, options.overrides))
+    if options.beam is not None:
+        from kpose.data.beam_tfrecords import write_tfrecords_with_beam
+
+        write_tfrecords_with_beam(people, options.output, shards=options.shards, options=shlex.split(options.beam))
+    else:
+        write_tfrecords(people, options.output, shards=options.shards, workers=options.workers)
 
 
 def _prepare_pseudo_labels(options: argparse.Namespace) -> None:

@@ -75,6 +75,7 @@ class DatasetConfig(_Section):
     images: Path | None = None  # the folder that file names of the annotation are relative to
     head_boxes: Path | None = None  # mpii: gt_valid.mat, whose people are those of valid.json in its order; PCKh needs their head boxes
     records: str | None = None  # pattern of TFRecord shards, such as data/coco-train-*.tfrecord
+    damaged_records: Literal["skip", "refuse", "unchecked"] = "skip"  # tfrecord: leave out and tell, stop, or do not look (saves a reading)
     name: str | None = None  # what scores and reports call it; default: the format
     skeleton: str | None = None  # its own joints; default: those of the format, for `coco` and `tfrecord` the experiment's
     rename: dict[str, str] = {}  # its joints that the experiment's skeleton calls by another name, such as neck: upper_neck

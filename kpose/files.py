@@ -1,15 +1,25 @@
-"""Files and folders, written whole or not at all; JSON and tables of numbers, read with limits."""
+"""Files and folders, written whole or not at all; JSON and tables of numbers, read with limits.
+
+A path with a scheme, such as `gs://bucket/people.json`, is read and written by TensorFlow's file systems (`tf.io.gfile`). Which schemes
+there are is up to the TensorFlow that is installed; an unknown one is refused in its words.
+"""
 
 from __future__ import annotations
 
 import csv
+import errno
+import glob
 import gzip
+import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +27,159 @@ from kpose.errors import KposeError
 
 # The annotations of COCO train2017 take a quarter of a gigabyte; what is larger than this is not read to its end.
 LARGEST_JSON_BYTES = 4 << 30
+# Two letters at least: C:/ is a drive.
+_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/+(?P<rest>.*)", re.DOTALL)
+_PIECE_BYTES = 16 << 20
+
+
+def address(path: str | Path) -> str:
+    """A path in the form that file systems take.
+
+    `pathlib` makes `gs:/bucket/people.json` of `gs://bucket/people.json`; here it gets its slash back, so that such a path may be a `Path`
+    in between, be joined and have parents. `file:///data` is `/data`.
+    """
+    text = str(path)
+    match = _SCHEME.fullmatch(text)
+    if match is None:
+        return text
+    return f"/{match['rest']}" if match["scheme"] == "file" else f"{match['scheme']}://{match['rest']}"
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path has a scheme, so that TensorFlow must read it."""
+    return _SCHEME.fullmatch(address(path)) is not None
+
+
+@contextmanager
+def _as_os_error(path: str | Path) -> Iterator[None]:
+    """What TensorFlow says of a file becomes an `OSError`, as Python raises it."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address(path)) from error
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, str(error.message).strip().partition("\n")[0], address(path)) from error
+
+
+def read_bytes(path: str | Path, most: int = -1, start: int = 0) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: local, or with a scheme.
+        most: no more than so many bytes; -1: all.
+        start: skip so many.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    with open_binary(path) as file:
+        file.seek(start)
+        return file.read(most)
+
+
+@contextmanager
+def open_binary(path: str | Path) -> Iterator[Any]:
+    """A file to read bytes from. Raises `OSError`."""
+    if is_remote(path):
+        import tensorflow as tf
+
+        with _as_os_error(path), tf.io.gfile.GFile(address(path), "rb") as handle:
+            yield handle
+    else:
+        with open(address(path), "rb") as file:
+            yield file
+
+
+def find_files(pattern: str | Path) -> list[str]:
+    """The files that match a pattern (`*`, `?`, `[a-z]` in names; without a scheme also `**` for any folders), sorted.
+
+    Raises:
+        KposeError: when there is no such file system, or it cannot be asked.
+    """
+    if not is_remote(pattern):
+        return sorted(glob.glob(address(pattern), recursive=True))
+    import tensorflow as tf
+
+    try:
+        with _as_os_error(pattern):
+            return sorted(tf.io.gfile.glob(address(pattern)))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KposeError(f"cannot look for {address(pattern)}: {error.strerror}") from error
+
+
+def list_folder(folder: str | Path) -> list[str]:
+    """The names in a folder; those of folders may end in a slash.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    if not is_remote(folder):
+        return os.listdir(address(folder) or ".")
+    import tensorflow as tf
+
+    with _as_os_error(folder):
+        return tf.io.gfile.listdir(address(folder))
+
+
+def file_size(path: str | Path) -> int:
+    """How many bytes a file has. Raises `OSError`."""
+    if not is_remote(path):
+        return os.stat(address(path)).st_size
+    import tensorflow as tf
+
+    with _as_os_error(path):
+        return tf.io.gfile.stat(address(path)).length
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits. Raises `OSError`."""
+    if not is_remote(path):
+        with open(address(path), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with open_binary(path) as handle:
+        while piece := handle.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def local_copy(path: str | Path, folder: str | Path) -> Path:
+    """A file of this machine with the content of `path`: that file itself, or a copy in `folder` where it has a scheme.
+
+    Raises:
+        KposeError: when it cannot be read.
+    """
+    if not is_remote(path):
+        return Path(address(path))
+    copy = Path(folder) / Path(path).name
+    try:
+        copy.write_bytes(read_bytes(path))
+    except OSError as error:
+        raise KposeError(f"cannot read {address(path)}: {error.strerror}") from error
+    return copy
+
+
+def remove_file(path: str | Path) -> None:
+    """Remove a file. Raises `OSError`."""
+    if not is_remote(path):
+        os.remove(address(path))
+        return
+    import tensorflow as tf
+
+    with _as_os_error(path):
+        tf.io.gfile.remove(address(path))
+
+
+def remove_folder(folder: str | Path) -> None:
+    """Remove a folder and what is in it; nothing happens where it is not there. Raises `OSError`."""
+    import tensorflow as tf
+
+    with suppress(FileNotFoundError), _as_os_error(folder):
+        tf.io.gfile.rmtree(address(folder))
 
 
 @contextmanager
@@ -24,13 +187,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, to write to; it takes the place of `path` when the block ends without an error.
 
     However the block ends, with a full disk or an interrupt, `path` is either the former file or the whole new one. Missing folders are
-    made. The temporary name ends as `path` does, for the libraries that choose a format by it.
+    made. The temporary name ends as `path` does, for the libraries that choose a format by it. Where `path` has a scheme, the temporary
+    file lies on this machine, and travels when it is whole.
 
     Raises:
         KposeError: when the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="kpose-") as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            _send(partial, path)
+        return
+    # `file:///data/score.json` is local.
+    path = Path(address(path))
+    # Machines that share a disk may write the same file, with equal process numbers.
+    partial = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(3)}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -80,6 +253,26 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _send(file: Path, path: Path) -> None:
+    """Copy a file of this machine to where TensorFlow writes; it takes its name there when it is whole."""
+    import tensorflow as tf
+
+    target = address(path)
+    partial = address(path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}"))
+    try:
+        with _as_os_error(path):
+            tf.io.gfile.makedirs(address(path.parent))
+            try:
+                tf.io.gfile.copy(str(file), partial)
+                tf.io.gfile.rename(partial, target, overwrite=True)
+            except BaseException:
+                with suppress(tf.errors.OpError):
+                    tf.io.gfile.remove(partial)
+                raise
+    except OSError as error:
+        raise KposeError(f"cannot write {target}: {error.strerror}; may you write there?") from error
+
+
 def write_json(value: Any, path: str | Path, indent: int | None = None) -> Path:
     """Write JSON, whole or not at all; returns the path.
 
@@ -102,10 +295,10 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
+        with open_binary(path) as content, gzip.open(content) if path.suffix == ".gz" else nullcontext(content) as handle:
             data = handle.read(LARGEST_JSON_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise KposeError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise KposeError(f"cannot read {address(path)}: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > LARGEST_JSON_BYTES:
         raise KposeError(f"{path} holds more than {LARGEST_JSON_BYTES >> 30} GiB of JSON; split it")
     try:

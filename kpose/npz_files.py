@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kpose.errors import KposeError
+from kpose.files import open_binary
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -30,7 +31,7 @@ def read_npz(path: str | Path, largest_bytes: int, *, missing: str, remedy: str)
     """
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > largest_bytes:
                 raise KposeError(f"{path} unpacks to more than {largest_bytes >> 20} MiB, file refused; {remedy}")

@@ -65,6 +65,7 @@ def test_the_example_in_the_help_is_valid(words: tuple[str, ...]) -> None:
         "export",
         "evaluate",
         "predict",
+        "predict_batch",
         "inspect_data",
         "audit_data",
         "prepare_data",

@@ -11,7 +11,20 @@ import pytest
 
 import kpose.files
 from kpose.errors import KposeError
-from kpose.files import new_folder, read_json, read_number_table, replacing, write_json
+from kpose.files import (
+    address,
+    file_size,
+    find_files,
+    is_remote,
+    list_folder,
+    new_folder,
+    read_bytes,
+    read_json,
+    read_number_table,
+    replacing,
+    sha256_of,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -153,3 +166,30 @@ def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
         with pytest.raises(KposeError, match=f"{name} is already there"):
             fill(name)
     assert (tmp_path / "7" / "file").read_text() == "former" and not list((tmp_path / "8").iterdir())
+
+
+def test_a_path_with_a_scheme_keeps_it_through_pathlib() -> None:
+    assert address(Path("gs://bucket/a") / "b.json") == address("gs://bucket/a/b.json") == "gs://bucket/a/b.json"
+    assert address(Path("file:///data/a.json")) == "/data/a.json"
+    assert address("C:/data") == "C:/data" and address("data/a:b") == "data/a:b"
+    assert is_remote("s3://bucket/a") and not is_remote("file:///a") and not is_remote("a/b")
+
+
+def test_files_of_another_file_system_are_written_whole_and_read(tmp_path: Path) -> None:
+    path = write_json({"a": [1]}, Path("ram://files/deep/a.json"))
+    assert read_json(path) == read_json("ram://files/deep/a.json") == {"a": [1]}
+    assert find_files("ram://files/deep/*.json") == ["ram://files/deep/a.json"]
+    assert list_folder("ram://files/deep") == ["a.json"], "no temporary file stays"
+    assert read_bytes(path, most=3, start=1) == b'"a"'
+    local = write_json({"a": [1]}, tmp_path / "a.json")
+    assert sha256_of(path) == sha256_of(local) and file_size(path) == file_size(local)
+    with pytest.raises(KeyboardInterrupt):
+        replace(path, KeyboardInterrupt())
+    assert read_json(path) == {"a": [1]}
+    with replacing("ram://files/b.json.gz") as partial:
+        partial.write_bytes(gzip.compress(b"[2]"))
+    assert read_json("ram://files/b.json.gz") == [2]
+    with pytest.raises(KposeError, match=r"cannot read ram://files/none.json: No such file"):
+        read_json("ram://files/none.json")
+    with pytest.raises(KposeError, match=r"cannot write nowhere://a/b.json: .*'nowhere' not implemented"):
+        write_json({}, "nowhere://a/b.json")

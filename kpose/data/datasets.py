@@ -102,7 +102,9 @@ def validation_sets(config: Config) -> list[ValidationSet]:
             raise KposeError("'data.validation': 'weight' and 'repeat' are for training sets; take them out")
         if entry.format == "tfrecord":
             own = get_skeleton(entry.skeleton) if entry.skeleton else target
-            instances: Instances = records_from_config(entry, own).instances(entry.annotations)
+            # All of it is read here, and nothing may be missing from a score.
+            unchecked = entry.model_copy(update={"damaged_records": "unchecked"})
+            instances: Instances = records_from_config(unchecked, own).instances(entry.annotations)
         else:
             instances = read_dataset(entry, target, for_training=False)
         name = label_of(entry)
@@ -137,6 +139,7 @@ def _recorded_sets(entries: Sequence[DatasetConfig], target: Skeleton) -> Traini
             shards=sum((part.shards for part in parts), ()),
             people=sum(map(len, parts)),
             images=sum(part.images for part in parts),
+            sound={shard: runs for part in parts for shard, runs in part.sound.items()},
         )
         return TrainingSets((joined,))
     return TrainingSets(tuple(parts), weights or tuple(float(len(part)) for part in parts))

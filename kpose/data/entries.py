@@ -12,6 +12,7 @@ import numpy as np
 
 from kpose.data.instances import Instances
 from kpose.errors import KposeError
+from kpose.files import address, list_folder
 
 # No JPEG is larger; beyond these a file is broken or means harm.
 MAXIMUM_IMAGE_SIDE = 65535
@@ -95,7 +96,7 @@ def image_path(folder: Path, entry: dict[str, Any], key: str, source: Path, what
         raise KposeError(f"{source}: {what} has {key!r} {shown(name, key in entry)}, expected a file name")
     if not stays_inside(name):
         raise KposeError(f"{source}: {what} has the file name {shown(name)}, which leaves the image folder; make it relative")
-    return os.path.join(folder, name + suffix)
+    return os.path.join(address(folder), name + suffix)
 
 
 def with_pictures(instances: Instances, folder: Path, source: Path, partial: bool) -> Instances:
@@ -113,7 +114,7 @@ def with_pictures(instances: Instances, folder: Path, source: Path, partial: boo
         parent, name = os.path.split(instances.image_files[image])
         if parent not in listings:
             try:
-                listings[parent] = set(os.listdir(parent))
+                listings[parent] = set(list_folder(parent))
             except OSError:
                 listings[parent] = set()
         if name not in listings[parent]:

@@ -21,6 +21,7 @@ FORMAT_SKELETONS = {"mpii": MPII_16, "lsp": LSP_14, "lspet": LSP_14, "aic": AIC_
 _ONLY = {
     "head_boxes": ("mpii",),
     "records": ("tfrecord",),
+    "damaged_records": ("tfrecord",),
     "detections": ("coco", "crowdpose"),
     "minimum_box_score": ("coco", "crowdpose"),
     "include": ("coco", "crowdpose"),

@@ -1,5 +1,7 @@
 """From images to poses."""
 
+from kpose.inference.batch import BatchSummary, predict_batch
+from kpose.inference.batch_job import BatchSettings
 from kpose.inference.folder import PredictionSummary, predict_folder, read_boxes
 from kpose.inference.images import decode_image, read_image
 from kpose.inference.predictor import Pose, PoseEstimator
@@ -10,6 +12,8 @@ from kpose.inference.tracking import PoseTracker
 from kpose.inference.video import TrackedPose, VideoPoses, VideoSummary, predict_video
 
 __all__ = [
+    "BatchSettings",
+    "BatchSummary",
     "Member",
     "Pose",
     "PoseEstimator",
@@ -23,6 +27,7 @@ __all__ = [
     "VideoSummary",
     "compile_forward",
     "decode_image",
+    "predict_batch",
     "predict_folder",
     "predict_heatmaps",
     "predict_video",

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from kpose.errors import KposeError
 from kpose.files import read_json, write_json
+from kpose.inference.grouping import group_pictures
 from kpose.inference.images import SUFFIXES, read_image
 from kpose.inference.listed_detections import ListedDetections
 from kpose.inference.predictor import PoseEstimator, box_array, check_boxes
@@ -22,8 +23,6 @@ from kpose.visualize import draw_poses, write_image
 PREDICTIONS = "predictions.json"
 # The category `person` in the results of COCO detectors, which carry no list of categories.
 _COCO_PERSON = 1
-# Decoded pictures that wait for a batch to fill, in pixels.
-_WAITING_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def predict_folder(
     people: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     with tqdm(total=len(pictures), desc="predicting", unit=" pictures", disable=not progress, leave=False) as bar:
-        for batch in _batches(pictures, boxes, estimator.batch_size, left_out):
+        for batch in group_pictures(_readable(pictures, boxes, left_out), estimator.batch_size):
             names = [name for name, _, _ in batch]
             poses = estimator([image for _, image, _ in batch], [picture_boxes for _, _, picture_boxes in batch], names)
             for (name, image, _), found in zip(batch, poses, strict=True):
@@ -185,12 +184,10 @@ def _check_targets(pictures: Mapping[str, Path], output: Path) -> None:
             raise KposeError(f"{output / name} is one of the pictures to read and would be overwritten; choose another output")
 
 
-def _batches(
-    pictures: Mapping[str, Path], boxes: Mapping[str, np.ndarray] | None, batch_size: int, left_out: dict[str, str]
-) -> Iterator[list[tuple[str, np.ndarray, np.ndarray | None]]]:
-    """Pictures with their boxes, as many at a time as fill the network's batch or the memory set aside for them."""
-    waiting: list[tuple[str, np.ndarray, np.ndarray | None]] = []
-    people = pixels = 0
+def _readable(
+    pictures: Mapping[str, Path], boxes: Mapping[str, np.ndarray] | None, left_out: dict[str, str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """Pictures with their boxes; those that cannot be read are put down in `left_out`."""
     for name, path in pictures.items():
         picture_boxes = None
         try:
@@ -201,14 +198,7 @@ def _batches(
         except KposeError as error:
             left_out[name] = str(error)
             continue
-        waiting.append((name, image, picture_boxes))
-        people += 1 if picture_boxes is None else len(picture_boxes)
-        pixels += image.shape[0] * image.shape[1]
-        if people >= batch_size or pixels >= _WAITING_PIXELS:
-            yield waiting
-            waiting, people, pixels = [], 0, 0
-    if waiting:
-        yield waiting
+        yield name, image, picture_boxes
 
 
 def _boxes_of(name: str, boxes: Mapping[str, np.ndarray]) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kpose.errors import KposeError
+from kpose.files import address, read_bytes
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 # A file of a few kilobytes can claim any size; beyond these it is a mistake or an attack.
@@ -26,27 +27,26 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         KposeError: when the file is missing, of another format, damaged or cut off, or larger than 100 megapixels.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE_BYTES + 1)
+        content = read_bytes(path, LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise KposeError(f"cannot read picture {path}: {error.strerror}") from error
+        raise KposeError(f"cannot read picture {address(path)}: {error.strerror}") from error
     if len(content) > LARGEST_FILE_BYTES:
-        raise KposeError(f"picture {path} is larger than {LARGEST_FILE_BYTES >> 20} MiB; make it smaller")
-    return decode_image(content, str(path))
+        raise KposeError(f"picture {address(path)} is larger than {LARGEST_FILE_BYTES >> 20} MiB; make it smaller")
+    return decode_image(content, address(path))
 
 
-def decode_image(content: bytes, name: str, largest_pixels: int = LARGEST_PICTURE_PIXELS) -> np.ndarray:
+def decode_image(content: bytes, name: str, largest_pixels: int = LARGEST_PICTURE_PIXELS, upright: bool = True) -> np.ndarray:
     """Decode a JPEG or PNG picture whose size in bytes was limited already.
 
     Args:
         content: the file's.
         name: what errors call it.
         largest_pixels: of a picture of more its header alone is read.
+        upright: turn it as its EXIF data says.
 
     Returns:
-        `(H, W, 3)` uint8 RGB, upright; grey and transparent pictures are converted.
+        `(H, W, 3)` uint8 RGB; grey and transparent pictures are converted.
 
     Raises:
         KposeError: when it is of another format, damaged or cut off, or larger than `largest_pixels`.
@@ -63,7 +63,7 @@ def decode_image(content: bytes, name: str, largest_pixels: int = LARGEST_PICTUR
         image = decode_whole(tf.constant(content)).numpy()
     except tf.errors.OpError as error:
         raise KposeError(f"picture {name} is damaged or cut off: {str(error.message).splitlines()[0][:160]}") from error
-    return _upright(image, _orientation(content))
+    return _upright(image, _orientation(content)) if upright else image
 
 
 def _size(content: bytes, name: str) -> tuple[int, int]:

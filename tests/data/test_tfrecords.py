@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 from kpose.codecs.gaussian import GaussianCodec
-from kpose.config import AugmentationConfig, DatasetConfig
-from kpose.data import Instances, Preparation, SkippedSamples, evaluation_dataset, read_coco, training_dataset
-from kpose.data.tfrecords import open_records, records_from_config, write_tfrecords
+from kpose.config import AugmentationConfig, DatasetConfig, parse_config
+from kpose.data import Instances, Preparation, SkippedSamples, evaluation_dataset, read_coco, read_dataset, training_dataset
+from kpose.data.datasets import training_sets
+from kpose.data.tfrecords import Records, open_records, records_from_config, sound_runs, write_tfrecords
 from kpose.errors import KposeError
 from kpose.skeletons import COCO_17, Skeleton
 
@@ -174,3 +175,98 @@ def test_a_dataset_of_shards_needs_a_pattern_that_matches(tmp_path: Path, cross:
         records_from_config(DatasetConfig(format="tfrecord", records=str(tmp_path / "*.tfrecord")), cross)
     with pytest.raises(KposeError, match="apply when shards are written"):
         records_from_config(DatasetConfig(format="tfrecord", records="x", include={"take": ["1"]}), cross)
+
+
+def test_shards_have_the_same_bytes_however_many_workers_write_them(people: Instances, tmp_path: Path) -> None:
+    for workers in (1, 3):
+        write_tfrecords(people, tmp_path / str(workers), shards=4, progress=False, workers=workers)
+    one, three = (sorted((tmp_path / name).iterdir()) for name in ("1", "3"))
+    assert [file.name for file in one] == [file.name for file in three] and len(one) == 5
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in three]
+
+
+def spoil_record(path: Path, number: int, place: int) -> None:
+    """Change a byte of a record: of its content (`place` 12 or more) or of its length (0 to 7)."""
+    content, start = bytearray(path.read_bytes()), 0
+    for _ in range(number):
+        start += 16 + int.from_bytes(content[start : start + 8], "little")
+    content[start + place] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def one_shard(people: Instances, tmp_path: Path) -> Path:
+    """Seven records, the pictures in the order of the manifest's seed."""
+    write_tfrecords(people, tmp_path / "one", shards=1, progress=False)
+    return tmp_path / "one" / "people-00000-of-00001.tfrecord"
+
+
+def people_of_pass(records: Records) -> list[bytes]:
+    """The people of the stream's first pass, and of its second as many."""
+    found = records.passes(seed=0, first_pass=0, shuffle_buffer=4).take(2 * len(records)).as_numpy_iterator()
+    return [person["keypoints"].tobytes() for person in found]
+
+
+def test_damaged_records_are_left_out_alone_and_told(one_shard: Path, cross: Skeleton, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = open_records([str(one_shard)], cross).instances()
+    for number in (2, 3, 5):
+        spoil_record(one_shard, number, place=60)
+    capsys.readouterr()
+    records = open_records([str(one_shard)], cross, damaged="skip")
+    lost = np.isin(whole.image_index, (2, 3, 5))
+    assert (records.images, len(records)) == (4, 8 - lost.sum())
+    told = capsys.readouterr().out
+    assert f"3 damaged records with {lost.sum()} people are left out, of 7 records with 8 people" in told
+    assert f"{one_shard}: 3 of 7 records, the first is number 2" in told
+    seen = people_of_pass(records)
+    expected = sorted(person.tobytes() for person in whole.keypoints[~lost])
+    assert sorted(seen[: len(records)]) == sorted(seen[len(records) :]) == expected
+
+
+@pytest.mark.parametrize(("number", "sound"), [(0, 0), (4, 4)])
+def test_a_damaged_length_hides_the_records_behind_it(one_shard: Path, number: int, sound: int) -> None:
+    spoil_record(one_shard, number, place=1)
+    assert sum(count for _, count in sound_runs(str(one_shard))) == sound
+
+
+def test_damaged_records_are_refused_where_they_must_not_be(shards: str, cross: Skeleton) -> None:
+    assert len(open_records([shards], cross, damaged="refuse")) == 8
+    spoil_record(first_shard(shards), 1, place=60)
+    dataset = DatasetConfig(format="tfrecord", records=shards, damaged_records="refuse")
+    with pytest.raises(KposeError, match=r"1 damaged records with \d people in 1 shards, .*00000-of-00003.tfrecord: 1 of 3"):
+        records_from_config(dataset, cross)
+
+
+def test_damage_is_left_out_of_training_sets_too(shards: str, cross: Skeleton, tmp_path: Path) -> None:
+    skeleton = tmp_path / "cross.yaml"
+    skeleton.write_text(json.dumps(cross.to_dict()))
+    spoil_record(first_shard(shards), 1, place=60)
+    train = [{"format": "tfrecord", "records": shards, "repeat": 2}, {"format": "tfrecord", "records": shards}]
+    (part,) = training_sets(parse_config({"skeleton": str(skeleton), "data": {"train": train}})).parts
+    assert isinstance(part, Records)
+    skipped = SkippedSamples()
+    list(training_dataset(part, PREPARATION, batch_size=3, skipped=skipped).take(12))
+    assert len(part) % 3 == 0 and len(part) < 24 and skipped.count == 0
+
+
+def test_records_annotations_and_pictures_may_lie_in_another_file_system(make_dataset: Make, cross: Skeleton, tmp_path: Path) -> None:
+    annotations, images = make_dataset(4)
+    for file in images.iterdir():
+        tf.io.gfile.makedirs("ram://bucket/images")
+        tf.io.gfile.copy(str(file), f"ram://bucket/images/{file.name}", overwrite=True)
+    tf.io.gfile.copy(str(annotations), "ram://bucket/people.json", overwrite=True)
+    dataset = parse_config({"data": {"train": [{"annotations": "ram://bucket/people.json", "images": "ram://bucket/images"}]}}).data.train[
+        0
+    ]
+    people = read_dataset(dataset, cross, for_training=True)
+    write_tfrecords(people, "ram://bucket/records", shards=2, progress=False)
+    local = write_tfrecords(read_coco(annotations, images, cross, for_training=True), tmp_path / "records", shards=2, progress=False)
+    assert sorted(tf.io.gfile.listdir("ram://bucket/records")) == sorted(file.name for file in local.parent.iterdir())
+    records = open_records(["ram://bucket/records/people-*.tfrecord"], cross, verify=True, damaged="skip")
+    assert len(records) == 4
+    batch = next(iter(training_dataset(records, PREPARATION, batch_size=4)))
+    assert batch[0].shape == (4, 64, 48, 3)
+    by_url = open_records([f"file://{tmp_path}/records/people-*.tfrecord"], cross, damaged="skip")
+    assert by_url.shards[0] == str(tmp_path / "records" / "people-00000-of-00002.tfrecord")
+    with pytest.raises(KposeError, match="cannot look for nowhere://bucket/.*: File system scheme 'nowhere' not implemented"):
+        open_records(["nowhere://bucket/people-*.tfrecord"], cross)
