@@ -12,6 +12,8 @@ The step has no bound, as published: on a map without any clear maximum it can b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,23 @@ def modulation_size(sigma: float) -> int:
     The published sizes are 11 for sigma 2 and 17 for sigma 3; OpenCV gives those the standard deviations 2.0 and 2.9.
     """
     return max(3, 2 * math.floor(3.0 * sigma - 0.5) + 1)
+
+
+def newton_step(log: Callable[[int, int], Any]) -> tuple[Any, Any, Any]:
+    """Where a paraboloid that is fitted about a maximum has its own (equation 9), before the division.
+
+    Args:
+        log: gives the logarithm of the heatmap so many pixels to the right of the maximum and below it; an array of any kind.
+
+    Returns:
+        The step in x and in y, each times the Hessian's determinant, and that determinant.
+    """
+    middle = log(0, 0)
+    dx, dy = 0.5 * (log(1, 0) - log(-1, 0)), 0.5 * (log(0, 1) - log(0, -1))
+    dxx = 0.25 * (log(2, 0) - 2.0 * middle + log(-2, 0))
+    dyy = 0.25 * (log(0, 2) - 2.0 * middle + log(0, -2))
+    dxy = 0.25 * (log(1, 1) - log(1, -1) - log(-1, 1) + log(-1, -1))
+    return dxy * dy - dyy * dx, dxy * dx - dxx * dy, dxx * dyy - dxy * dxy
 
 
 def dark_offsets(heatmaps: np.ndarray, x: np.ndarray, y: np.ndarray, sigma: float) -> np.ndarray:
@@ -55,13 +74,8 @@ def dark_offsets(heatmaps: np.ndarray, x: np.ndarray, y: np.ndarray, sigma: floa
     def log(right: int, below: int) -> np.ndarray:
         return np.log(np.maximum(take(blurred, column + right, row + below) * scale, SMALLEST)).astype(np.float64)
 
-    middle = log(0, 0)
-    dx, dy = 0.5 * (log(1, 0) - log(-1, 0)), 0.5 * (log(0, 1) - log(0, -1))
-    dxx = 0.25 * (log(2, 0) - 2.0 * middle + log(-2, 0))
-    dyy = 0.25 * (log(0, 2) - 2.0 * middle + log(0, -2))
-    dxy = 0.25 * (log(1, 1) - log(1, -1) - log(-1, 1) + log(-1, -1))
-    determinant = dxx * dyy - dxy**2
+    steps_x, steps_y, determinant = newton_step(log)
     usable = inside & (determinant != 0)
-    steps = np.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], axis=-1)
+    steps = np.stack([steps_x, steps_y], axis=-1)
     found = np.divide(steps, determinant[..., None], out=np.zeros_like(steps), where=usable[..., None])
     return found.astype(np.float32)

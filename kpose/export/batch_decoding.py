@@ -12,7 +12,7 @@ import tensorflow as tf
 from kpose import geometry
 from kpose.codecs import Codec, GaussianCodec, OffsetCodec
 from kpose.codecs.blur import Border, blur_matrix
-from kpose.codecs.dark import SMALLEST, modulation_size
+from kpose.codecs.dark import SMALLEST, modulation_size, newton_step
 from kpose.codecs.offset import HEATMAP_BLUR, OFFSET_BLUR
 from kpose.errors import KposeError
 
@@ -110,14 +110,9 @@ def _dark_offsets(codec: GaussianCodec, heatmaps: tf.Tensor, column: tf.Tensor, 
     def log(right: int, below: int) -> tf.Tensor:
         return tf.cast(tf.math.log(tf.maximum(maps(x + right, y + below) * scale, SMALLEST)), tf.float64)
 
-    middle = log(0, 0)
-    dx, dy = 0.5 * (log(1, 0) - log(-1, 0)), 0.5 * (log(0, 1) - log(0, -1))
-    dxx = 0.25 * (log(2, 0) - 2.0 * middle + log(-2, 0))
-    dyy = 0.25 * (log(0, 2) - 2.0 * middle + log(0, -2))
-    dxy = 0.25 * (log(1, 1) - log(1, -1) - log(-1, 1) + log(-1, -1))
-    determinant = dxx * dyy - dxy**2
+    steps_x, steps_y, determinant = newton_step(log)
     usable = inside & tf.not_equal(determinant, 0.0)
-    steps = tf.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], axis=-1)
+    steps = tf.stack([steps_x, steps_y], axis=-1)
     found = tf.where(usable[..., None], steps / tf.where(usable, determinant, 1.0)[..., None], 0.0)
     return tf.cast(found, tf.float32)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from kpose import geometry
 from kpose.codecs import Codec, GaussianCodec
 from kpose.codecs.blur import gaussian_kernel
-from kpose.codecs.dark import SMALLEST, modulation_size
+from kpose.codecs.dark import SMALLEST, modulation_size, newton_step
 from kpose.errors import KposeError
 
 # The value of each joint's map at the pixel so far right of, and below, a given one.
@@ -87,12 +87,7 @@ def _dark_offsets(heatmaps: tf.Tensor, column: tf.Tensor, row: tf.Tensor, sigma:
     def log(right: int, below: int) -> tf.Tensor:
         return tf.math.log(tf.maximum(look(right, below) * scale, SMALLEST))
 
-    middle = log(0, 0)
-    dx, dy = 0.5 * (log(1, 0) - log(-1, 0)), 0.5 * (log(0, 1) - log(0, -1))
-    dxx = 0.25 * (log(2, 0) - 2.0 * middle + log(-2, 0))
-    dyy = 0.25 * (log(0, 2) - 2.0 * middle + log(0, -2))
-    dxy = 0.25 * (log(1, 1) - log(1, -1) - log(-1, 1) + log(-1, -1))
-    determinant = dxx * dyy - dxy * dxy
+    steps_x, steps_y, determinant = newton_step(log)
     usable = _inside(column, row, (height, width), 2) * tf.cast(tf.not_equal(determinant, 0.0), tf.float32)
-    steps = tf.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], axis=-1)
+    steps = tf.stack([steps_x, steps_y], axis=-1)
     return steps / tf.expand_dims(tf.where(usable > 0, determinant, 1.0), -1) * tf.expand_dims(usable, -1)
