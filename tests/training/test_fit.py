@@ -21,6 +21,7 @@ from kpose.losses import HeatmapMeanSquaredError, HeatmapWeightingLoss
 from kpose.skeletons import COCO_17
 from kpose.training import TrainingResult, make_loss, make_model, make_optimizer, train
 from kpose.weights.torch_names import PUBLISHED, Names
+from tests.training.tiny_training import tiny_config
 from tests.weights.torch_files import write_zip
 
 
@@ -39,25 +40,7 @@ def _tiny_network(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
 
 
 def make_config(people: Path, output: Path) -> Config:
-    return parse_config(
-        {
-            "model": {"input_size": [64, 64]},
-            "data": {
-                "train": [{"annotations": f"{people}/annotations/person_keypoints_train2017.json", "images": f"{people}/train2017"}],
-                "validation": {"annotations": f"{people}/annotations/person_keypoints_val2017.json", "images": f"{people}/val2017"},
-            },
-            "training": {
-                "epochs": 3,
-                "batch_size": 4,
-                "steps_per_epoch": 2,
-                "learning_rate": 1e-2,
-                "warmup_steps": 2,
-                "drop_epochs": [2],
-                "validate_every": 2,
-            },
-            "output": str(output),
-        }
-    )
+    return tiny_config(people, output, training={"steps_per_epoch": 2, "warmup_steps": 2, "save_every_minutes": 10})
 
 
 @pytest.fixture
