@@ -429,7 +429,11 @@ def _add_demo(verbs: argparse._SubParsersAction) -> None:
         default=[DEFAULT],
         help=f"as for predict: a .keras checkpoint or the name of a network that comes with kpose; default: {DEFAULT}",
     )
-    parser.add_argument("--detector", metavar="FILE", help="finds everybody: a TFLite person detector; default: one person a picture")
+    parser.add_argument(
+        "--detector",
+        metavar="FILE_OR_FOLDER",
+        help="finds everybody: a TFLite person detector, or the folder of a SavedModel; default: one person a picture",
+    )
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
     parser.add_argument("--port", metavar="N", type=int, default=8000, help="0: any that is free; default: %(default)s")
     parser.add_argument(
@@ -447,9 +451,12 @@ def _add_demo(verbs: argparse._SubParsersAction) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from kpose.demo import serve
     from kpose.inference import PoseEstimator
-    from kpose.inference.detector import PersonDetector
+    from kpose.inference.detector_files import open_detector
+    from kpose.inference.listed_detections import ListedDetections
 
-    detector = PersonDetector(options.detector) if options.detector else None
+    detector = open_detector(options.detector) if options.detector else None
+    if isinstance(detector, ListedDetections):
+        raise KposeError(f"{options.detector} lists detections in pictures; the page needs a detector that looks, or shows one person")
     estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip, detector=detector)
     serve(estimator, ", ".join(Path(name).name for name in options.weights), options.host, options.port, options.allow_host)
 

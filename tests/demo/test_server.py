@@ -52,6 +52,12 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch, capsys, estimator):
     )
 
 
+def test_a_list_of_detections_cannot_look_at_new_pictures(tmp_path: Path, capsys):
+    (tmp_path / "found.json").write_text('[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.9}]')
+    assert main(["demo", "--port", "0", "--detector", str(tmp_path / "found.json")]) == 2
+    assert "found.json lists detections in pictures; the page needs a detector that looks" in capsys.readouterr().err
+
+
 @pytest.mark.slow  # starts a process of its own
 def test_the_command_serves_on_this_machine_alone_until_it_is_interrupted(repository: Path):
     command = [sys.executable, "-m", "kpose.cli", "demo", "--port", "0", "--no-flip"]
