@@ -31,9 +31,14 @@ GUIDES = [
     "custom-data",
     "joint-training",
     "recipes",
-    "comparing-scores",
-    "phone",
+    "scaling",
+    "cost-model",
     "gpu-elsewhere",
+    "comparing-scores",
+    "detectors",
+    "batch-inference",
+    "serving",
+    "phone",
 ]
 
 

@@ -18,8 +18,9 @@ from kpose.data.crops import Preparation, sample_crop
 from kpose.export.batch_decoding import decode, unmirror
 from kpose.export.encoded_pictures import decode_upright, read_header, require, upright_size
 
-# Names of the inputs and outputs of the signatures.
 _Shape = tuple[int | None, ...]
+
+# Names of the inputs and outputs of the signatures.
 IMAGES, BOXES, CROPS, KEYPOINTS, SCORES, HEATMAPS = "images", "boxes", "crops", "keypoints", "scores", "heatmaps"
 
 
