@@ -26,8 +26,9 @@ help:  ## list these targets
 quickstart: $(CORE)  ## generate people, train, evaluate, predict and draw; downloads nothing but packages
 	@$(BIN)/python scripts/quickstart.py
 
+# Two files of tests at a time: much of a test is TensorFlow's tracing, which keeps a single core busy. Files stay whole for their fixtures.
 test: lint  ## lint, then every test but the slow ones
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-all: lint $(TORCH)  ## lint, then every test, those against PyTorch too
 	@$(BIN)/python -m pytest
