@@ -8,7 +8,8 @@ disc about the joint and 0 elsewhere, 3k + 1 and 3k + 2 are there the x and y fr
 Decoding smooths the heatmap (15 x 15) and the offsets (7 x 7), takes the heatmap's maximum and follows the offset found there. An encoded
 keypoint comes back within 0.04 heatmap pixels in x and in y at the published radius of 4 (0.25 at 3, 0.5 at 2, 0.003 at 5 and more, where
 the second kernel lies wholly in the disc). Less than 7 pixels from the edge of the map the first kernel sees the disc mirrored, as the
-published code's does, and that becomes 1.8. A smoothed disc of radius 4 has the maximum 0.7: that is the score of a certain joint.
+published code's does, and that becomes 1.8 (1.82 where the map is of the mirrored crop alone, of classic alignment). A smoothed disc of
+radius 4 has the maximum 0.7: that is the score of a certain joint.
 """
 
 from __future__ import annotations
