@@ -14,8 +14,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kpose.errors import KposeError
+
+if TYPE_CHECKING:
+    from kpose.inference.detector import Detector
+    from kpose.inference.listed_detections import ListedDetections
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -280,12 +285,7 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
         action="store_true",
         help="pictures: take each as one person's box; default: find the box from the joints, in passes",
     )
-    parser.add_argument(
-        "--person-class",
-        metavar="N",
-        type=int,
-        help="number of the class person in the detector; default: 0 in TFLite files, 1 in SavedModels and detections",
-    )
+    _add_person_class(parser)
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: %(default)s")
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
     parser.add_argument(
@@ -302,9 +302,30 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--frames", metavar="N", type=int, help="video: at most so many; default: all, of a camera until Ctrl-C")
 
 
+def _add_person_class(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--person-class",
+        metavar="N",
+        type=int,
+        help="number of the class person in the detector; default: 0 in TFLite files, 1 in SavedModels and detections",
+    )
+
+
+def _person_class(options: argparse.Namespace) -> int | None:
+    if options.person_class is not None and not options.detector:
+        raise KposeError("--person-class goes with --detector")
+    return options.person_class
+
+
+def _open_detector(options: argparse.Namespace) -> Detector | ListedDetections | None:
+    from kpose.inference.detector_files import open_detector
+
+    person_class = _person_class(options)
+    return open_detector(options.detector, person_class) if options.detector else None
+
+
 def _predict(options: argparse.Namespace) -> None:
     from kpose.inference import PoseEstimator, Refinement, VideoPoses, predict_folder, predict_video, read_boxes
-    from kpose.inference.detector_files import open_detector
     from kpose.inference.listed_detections import ListedDetections
     from kpose.inference.video import SUFFIXES
 
@@ -315,9 +336,7 @@ def _predict(options: argparse.Namespace) -> None:
     if options.frames is not None and options.frames < 1:
         raise KposeError(f"--frames must be at least 1, found {options.frames}")
     boxes = read_boxes(options.boxes) if options.boxes else None
-    if options.person_class is not None and not options.detector:
-        raise KposeError("--person-class goes with --detector")
-    detector = open_detector(options.detector, options.person_class) if options.detector else None
+    detector = _open_detector(options)
     if video and isinstance(detector, ListedDetections):
         raise KposeError(f"{options.detector} lists detections in pictures; a video needs a detector that looks, or shows one person")
     refinement = None if options.whole_image else Refinement()
@@ -359,7 +378,11 @@ def _add_predict_batch(verbs: argparse._SubParsersAction) -> None:
         f"default: {DEFAULT}",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--detector", metavar="FILE", help="finds everybody: a TFLite person detector with detection post-processing")
+    where.add_argument(
+        "--detector",
+        metavar="FILE|FOLDER",
+        help="finds everybody: a TFLite person detector with detection post-processing, or the folder of a SavedModel",
+    )
     where.add_argument(
         "--boxes", metavar="FILE", help="JSON of person boxes, as predict takes it; pictures that it does not name show nobody"
     )
@@ -368,6 +391,7 @@ def _add_predict_batch(verbs: argparse._SubParsersAction) -> None:
         action="store_true",
         help="take each picture as one person's box; default: records have boxes, otherwise it is found from the joints, in passes",
     )
+    _add_person_class(parser)
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
     parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="crops at once; default: %(default)s")
     parser.add_argument(
@@ -391,6 +415,7 @@ def _predict_batch(options: argparse.Namespace) -> None:
     settings = BatchSettings(
         weights=tuple(options.weights),
         detector=options.detector,
+        person_class=_person_class(options),
         whole_image=options.whole_image,
         flip=options.flip,
         form=options.format,
@@ -434,6 +459,7 @@ def _add_demo(verbs: argparse._SubParsersAction) -> None:
         metavar="FILE_OR_FOLDER",
         help="finds everybody: a TFLite person detector, or the folder of a SavedModel; default: one person a picture",
     )
+    _add_person_class(parser)
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="skip the mirrored second pass: twice as fast, less exact")
     parser.add_argument("--port", metavar="N", type=int, default=8000, help="0: any that is free; default: %(default)s")
     parser.add_argument(
@@ -451,10 +477,9 @@ def _add_demo(verbs: argparse._SubParsersAction) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from kpose.demo import serve
     from kpose.inference import PoseEstimator
-    from kpose.inference.detector_files import open_detector
     from kpose.inference.listed_detections import ListedDetections
 
-    detector = open_detector(options.detector) if options.detector else None
+    detector = _open_detector(options)
     if isinstance(detector, ListedDetections):
         raise KposeError(f"{options.detector} lists detections in pictures; the page needs a detector that looks, or shows one person")
     estimator = PoseEstimator.from_pretrained(options.weights, flip=options.flip, detector=detector)

@@ -135,12 +135,42 @@ def file_size(path: str | Path) -> int:
         return tf.io.gfile.stat(address(path)).length
 
 
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits. Raises `OSError`."""
+def is_folder(path: str | Path) -> bool:
+    """Whether a path names a folder that is there."""
     if not is_remote(path):
-        with open(address(path), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return os.path.isdir(address(path))
+    import tensorflow as tf
+
+    with suppress(tf.errors.OpError):
+        return bool(tf.io.gfile.isdir(address(path)))
+    return False
+
+
+def files_within(folder: str | Path) -> Iterator[str]:
+    """The files in a folder and its subfolders, by their names relative to it, with `/`; none where there is no folder.
+
+    Raises:
+        KposeError: when there is no such file system, or it cannot be asked.
+    """
+    import tensorflow as tf
+
+    root = address(folder).rstrip("/")
+    walked = tf.io.gfile.walk(root) if is_remote(root) else os.walk(root or "/")
+    try:
+        for place, _, names in walked:
+            inner = place.rstrip("/")[len(root) :].strip("/")
+            yield from (f"{inner}/{name}" if inner else name for name in names)
+    except tf.errors.OpError as error:
+        raise KposeError(f"cannot look into {root}: {str(error.message).splitlines()[0]}") from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits; of a folder, that of its files' names and digests. Raises `OSError`."""
     digest = hashlib.sha256()
+    if is_folder(path):
+        for name in sorted(files_within(path)):
+            digest.update(f"{name}\0{sha256_of(f'{address(path)}/{name}')}\0".encode())
+        return digest.hexdigest()
     with open_binary(path) as handle:
         while piece := handle.read(_PIECE_BYTES):
             digest.update(piece)
@@ -148,7 +178,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def local_copy(path: str | Path, folder: str | Path) -> Path:
-    """A file of this machine with the content of `path`: that file itself, or a copy in `folder` where it has a scheme.
+    """A file or folder of this machine with the content of `path`: that itself, or a copy in `folder` where it has a scheme.
 
     Raises:
         KposeError: when it cannot be read.
@@ -156,8 +186,12 @@ def local_copy(path: str | Path, folder: str | Path) -> Path:
     if not is_remote(path):
         return Path(address(path))
     copy = Path(folder) / Path(path).name
+    names = [f"/{name}" for name in files_within(path)] if is_folder(path) else [""]
     try:
-        copy.write_bytes(read_bytes(path))
+        for name in names:
+            file = Path(f"{copy}{name}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(read_bytes(f"{address(path)}{name}"))
     except OSError as error:
         raise KposeError(f"cannot read {address(path)}: {error.strerror}") from error
     return copy

@@ -14,9 +14,12 @@ from kpose.errors import KposeError
 from kpose.files import (
     address,
     file_size,
+    files_within,
     find_files,
+    is_folder,
     is_remote,
     list_folder,
+    local_copy,
     new_folder,
     read_bytes,
     read_json,
@@ -173,6 +176,21 @@ def test_a_path_with_a_scheme_keeps_it_through_pathlib() -> None:
     assert address(Path("file:///data/a.json")) == "/data/a.json"
     assert address("C:/data") == "C:/data" and address("data/a:b") == "data/a:b"
     assert is_remote("s3://bucket/a") and not is_remote("file:///a") and not is_remote("a/b")
+
+
+def test_a_folder_is_copied_whole_and_has_a_checksum_of_names_and_contents(tmp_path: Path) -> None:
+    for folder in (tmp_path / "here", "ram://folders/here"):
+        for name in ("model.pb", "variables/a.data"):
+            write_json(name, f"{folder}/{name}")
+    assert is_folder("ram://folders/here") and not is_folder("ram://folders/here/model.pb") and not is_folder("ram://folders/none")
+    copy = local_copy("ram://folders/here", tmp_path / "copies")
+    assert copy == tmp_path / "copies" / "here" and sorted(files_within(copy)) == ["model.pb", "variables/a.data"]
+    assert sha256_of(copy) == sha256_of(tmp_path / "here") == sha256_of("ram://folders/here")
+    (copy / "variables" / "a.data").rename(copy / "variables" / "b.data")
+    assert sha256_of(copy) != sha256_of(tmp_path / "here")
+    assert local_copy(tmp_path / "here", tmp_path) == tmp_path / "here"
+    with pytest.raises(KposeError, match="cannot read ram://folders/none"):
+        local_copy("ram://folders/none", tmp_path)
 
 
 def test_files_of_another_file_system_are_written_whole_and_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from kpose.checkpoint import read_card
 from kpose.data.tfrecords import manifest_entries
 from kpose.errors import KposeError
-from kpose.files import address, find_files, is_remote, local_copy, read_json, sha256_of, write_json
+from kpose.files import address, files_within, find_files, is_remote, local_copy, read_json, sha256_of, write_json
 from kpose.inference.images import SUFFIXES
 from kpose.inference.test_time import common_skeleton
 from kpose.weights.pretrained import find_checkpoint
@@ -39,7 +39,8 @@ class BatchSettings:
 
     Attributes:
         weights: `.keras` checkpoints, or names of networks that come with kpose; several answer together. Workers must find them there.
-        detector: TFLite file of a person detector, which finds everybody.
+        detector: TFLite file or folder of a SavedModel, a person detector, which finds everybody.
+        person_class: the number of the class `person` in what the detector says; default: as of its kind.
         whole_image: take each picture as one person's box, where it comes without boxes and there is no detector; otherwise the box is
             found from the joints, in passes.
         flip: also look at the mirrored crops.
@@ -49,6 +50,7 @@ class BatchSettings:
 
     weights: tuple[str, ...]
     detector: str | None = None
+    person_class: int | None = None
     whole_image: bool = False
     flip: bool = True
     form: Form = "jsonl"
@@ -120,8 +122,11 @@ def begin_job(
         shard_size: pictures in a shard.
 
     Raises:
-        KposeError: when there is no picture, the boxes are for others, a file cannot be read, or the plan cannot be written.
+        KposeError: when the detector is a list, there is no picture, the boxes are for others, a file cannot be read, or the plan cannot
+            be written.
     """
+    if settings.detector and settings.detector.lower().endswith((".json", ".json.gz")):
+        raise KposeError(f"{settings.detector} lists detections; give it as boxes, or a detector that looks")
     if shard_size < 1:
         raise KposeError(f"a shard of {shard_size} pictures is not possible; give 1 or more")
     digests, skeleton, text = digests_of(settings), _skeleton(settings), address(source)
@@ -214,27 +219,14 @@ def _find(source: str, output: str) -> tuple[str, list[str]]:
     if source.endswith(RECORDS_SUFFIX):
         return "", [source]
     root = source.rstrip("/") if is_remote(source) else os.path.abspath(source)
-    output = output if is_remote(output) else os.path.abspath(output)
-    names = sorted(name for name in _walk(root, output) if name.lower().endswith(SUFFIXES))
+    # What an earlier prediction put beside the pictures is not one of them.
+    written = (output if is_remote(output) else os.path.abspath(output)).rstrip("/")
+    names = sorted(
+        name for name in files_within(root) if name.lower().endswith(SUFFIXES) and not f"{root}/{name}".startswith(f"{written}/")
+    )
     if not names:
         raise KposeError(f"there is no folder {source}, or no picture ({', '.join(SUFFIXES)}) in it")
     return root, names
-
-
-def _walk(root: str, output: str) -> Iterator[str]:
-    """Files by their names relative to `root`; what lies in `output` is left out."""
-    import tensorflow as tf
-
-    walked = tf.io.gfile.walk(root) if is_remote(root) else os.walk(root)
-    try:
-        for folder, _, files in walked:
-            place = folder.rstrip("/")
-            if place == output.rstrip("/") or place.startswith(f"{output.rstrip('/')}/"):
-                continue
-            relative = place[len(root) :].strip("/")
-            yield from (f"{relative}/{name}" if relative else name for name in files)
-    except tf.errors.OpError as error:
-        raise KposeError(f"cannot look into {root}: {str(error.message).splitlines()[0]}") from error
 
 
 def _boxes_of(name: str, boxes: Mapping[str, np.ndarray]) -> list[list[float]]:

@@ -50,7 +50,7 @@ def open_estimator(job: BatchJob) -> PoseEstimator:
     Raises:
         KposeError: when they are others, or cannot be read.
     """
-    from kpose.inference.detector import PersonDetector
+    from kpose.inference.detector_files import open_detector
     from kpose.inference.refinement import Refinement
 
     settings = job.settings
@@ -60,11 +60,12 @@ def open_estimator(job: BatchJob) -> PoseEstimator:
         )
         raise KposeError(f"{changed} is another file here than where the prediction began; give all workers the same")
     with tempfile.TemporaryDirectory(prefix="kpose-") as folder:
+        detector = open_detector(local_copy(settings.detector, folder), settings.person_class) if settings.detector else None
         return PoseEstimator.from_pretrained(
             [local_copy(file, folder) for file in settings.weights],
             flip=settings.flip,
             refinement=None if settings.whole_image else Refinement(),
-            detector=PersonDetector(local_copy(settings.detector, folder)) if settings.detector else None,
+            detector=detector,
             batch_size=settings.batch_size,
         )
 

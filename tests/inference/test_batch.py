@@ -26,10 +26,12 @@ from kpose.data import read_coco
 from kpose.data.synthetic import write_synthetic_people
 from kpose.data.tfrecords import write_tfrecords
 from kpose.errors import KposeError
+from kpose.files import files_within
 from kpose.inference import BatchSettings, PoseEstimator, batch, predict_batch
 from kpose.inference.batch_job import begin_job
 from kpose.inference.batch_shard import open_estimator, predict_shard
 from kpose.skeletons import COCO_17
+from tests.inference.tiny_saved_model import write_saved_model
 
 
 def write_network(path: Path, seed: int = 5) -> str:
@@ -108,7 +110,7 @@ def test_shards_hold_what_the_estimator_says_of_each_picture(photos, settings, t
     assert "8 people in 8 images, 2 bad images (bad_images.jsonl, the first is 1/00001.jpg)" in told and "images/s" in told
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["skeleton"]["joint_names"] == list(COCO_17.joint_names)
-    assert manifest["settings"] == {"whole_image": True, "flip": False, "form": "jsonl", "batch_size": 32}
+    assert manifest["settings"] == {"person_class": None, "whole_image": True, "flip": False, "form": "jsonl", "batch_size": 32}
 
 
 @pytest.mark.usefixtures("here")
@@ -221,6 +223,38 @@ def test_pictures_networks_and_output_may_lie_in_another_file_system(photos, set
         assert tf.io.gfile.GFile(f"ram://batch/out/{shard.name}", "rb").read() == shard.read_bytes()
     predict_batch("ram://batch/photos/*/*.jpg", "ram://batch/again", remote, progress=False)
     assert tf.io.gfile.exists("ram://batch/again/poses-00000-of-00001.jsonl")
+
+
+def two_people(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Of three boxes two are of class 7."""
+    return {
+        "detection_boxes": tf.constant([[[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]]),
+        "detection_scores": tf.constant([[0.9, 0.8, 0.7]]),
+        "detection_classes": tf.constant([[7.0, 7.0, 1.0]]),
+    }
+
+
+@pytest.mark.usefixtures("here")
+def test_a_saved_model_finds_the_people_wherever_it_lies(photos, settings, tmp_path):
+    folder = write_saved_model(tmp_path / "detector", two_people)
+    for name in files_within(folder):
+        tf.io.gfile.makedirs(f"ram://batch_detector/detector/{name}".rpartition("/")[0])
+        tf.io.gfile.copy(str(folder / name), f"ram://batch_detector/detector/{name}", overwrite=True)
+    for place, detector in (("local", str(folder)), ("remote", "ram://batch_detector/detector")):
+        found = replace(settings, detector=detector, person_class=7)
+        predict_batch(photos, tmp_path / place, found, progress=False)
+        boxes = [[person["box"] for person in row["people"]] for row in rows_of(tmp_path / place)]
+        assert boxes == [[[0, 0, 30, 20], [0, 20, 30, 20]]] * 8
+    # The same files elsewhere are the same detector; others are not.
+    predict_batch(photos, tmp_path / "local", found, progress=False, resume=True)
+    (folder / "variables" / "more").write_bytes(b"other")
+    with pytest.raises(KposeError, match=r"was begun with networks .*detector \(SHA-256 \w{16}\).*, now it is"):
+        predict_batch(photos, tmp_path / "local", replace(found, detector=str(folder)), progress=False, resume=True)
+
+
+def test_listed_detections_are_boxes_to_a_batch(photos, settings, tmp_path):
+    with pytest.raises(KposeError, match=r"found.json lists detections; give it as boxes, or a detector that looks"):
+        predict_batch(photos, tmp_path / "out", replace(settings, detector="found.json"))
 
 
 @pytest.mark.parametrize(

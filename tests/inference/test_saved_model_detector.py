@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +10,7 @@ from kpose.errors import KposeError
 from kpose.inference.detector import PADDING
 from kpose.inference.saved_model_detector import SavedModelDetector
 from tests.inference.conftest import tiny_estimator
+from tests.inference.tiny_saved_model import write_saved_model
 from tests.inference.tiny_tflite import bright_box
 
 INPUT = 128
@@ -61,13 +60,6 @@ def normalised(images: tf.Tensor) -> dict[str, tf.Tensor]:
 
 def fixed_size(images: tf.Tensor) -> dict[str, tf.Tensor]:
     return detections(images, bright_box(images, PADDING + 40))
-
-
-def write_saved_model(folder: Path, function, shape=(1, None, None, 3), dtype=tf.uint8, signature: str = "serving_default") -> Path:
-    module = tf.Module()
-    module.detect = tf.function(function, input_signature=[tf.TensorSpec(shape, dtype, name="inputs")], autograph=False)
-    tf.saved_model.save(module, str(folder), signatures={signature: module.detect})
-    return folder
 
 
 def picture(height: int, width: int, left: int, top: int, right: int, bottom: int) -> np.ndarray:
