@@ -14,11 +14,12 @@ CORE := $(VENV)/.kpose-core
 DEV := $(VENV)/.kpose-dev
 TORCH := $(VENV)/.kpose-torch
 KOTLIN := $(VENV)/.kpose-kotlin
+BEAM := $(VENV)/beam
 # Lies in the environment while pip works there: what an interrupt left behind is thrown away, not mended.
 UNFINISHED := $(VENV)/.kpose-unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-gpu android-tools site notebooks lint format lock clean
+.PHONY: help quickstart test test-all test-beam test-gpu android-tools site notebooks lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -30,8 +31,11 @@ quickstart: $(CORE)  ## generate people, train, evaluate, predict and draw; down
 test: lint  ## lint, then every test but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-all: lint $(TORCH)  ## lint, then every test, those against PyTorch too
+test-all: lint $(TORCH) test-beam  ## lint, then every test, those on Beam and against PyTorch too
 	@$(BIN)/python -m pytest
+
+test-beam: $(BEAM)/.kpose  ## what runs on Apache Beam, in an environment of its own: Beam wants an older protobuf
+	@$(BEAM)/bin/python -m pytest tests/data/test_beam_tfrecords.py tests/inference/test_batch.py -k beam
 
 test-gpu: $(DEV)  ## the TFLite files on LiteRT's GPU accelerator, by a Vulkan driver in software that npm fetches
 	@scripts/fetch_software_vulkan.sh $(VENV)/vulkan
@@ -81,6 +85,13 @@ $(DEV): $(INPUTS)
 $(TORCH): $(INPUTS) | $(DEV)
 	$(call install,'.[torch]')
 	@touch $(CORE) $(DEV) $@
+
+$(BEAM)/.kpose: $(INPUTS) | $(DEV)
+	@rm -rf $(BEAM) && $(BIN)/python -m venv $(BEAM)
+	@echo "Installing TensorFlow and Apache Beam into $(BEAM) ..."
+	@grep --invert-match --extended-regexp '^(pillow|protobuf|python-dateutil)==' constraints.txt > $(BEAM)/constraints.txt
+	@$(BEAM)/bin/python -m pip install --quiet --constraint $(BEAM)/constraints.txt --editable '.[test,lite,parquet,beam]'
+	@touch $@
 
 # The compiler lies inside of a Jupyter kernel, whose other parts are not needed.
 $(KOTLIN): | $(DEV)
