@@ -19,6 +19,7 @@ class Parser {
   explicit Parser(std::string_view text) : text_(text) {}
 
   Json whole() {
+    require_utf8();
     Json value = parse(0);
     skip_spaces();
     if (place_ != text_.size()) fail("text behind its end");
@@ -27,6 +28,24 @@ class Parser {
 
  private:
   [[noreturn]] void fail(const std::string &what) const { throw Error("not valid JSON: " + what + " at byte " + std::to_string(place_)); }
+
+  // Strings end up in messages, whose readers (terminals, Java) take UTF-8.
+  void require_utf8() {
+    while (place_ < text_.size()) {
+      const auto byte = [this](size_t place) { return place < text_.size() ? static_cast<unsigned char>(text_[place]) : 0u; };
+      const unsigned first = byte(place_);
+      const int following = first < 0x80 ? 0 : first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
+      bool valid = first < 0x80 || (first >= 0xC2 && first <= 0xF4);
+      for (int next = 1; next <= following; ++next) valid = valid && (byte(place_ + next) & 0xC0) == 0x80;
+      // Longer forms than needed, surrogates, and what is beyond Unicode.
+      const unsigned second = byte(place_ + 1);
+      valid = valid && !(first == 0xE0 && second < 0xA0) && !(first == 0xED && second > 0x9F) && !(first == 0xF0 && second < 0x90) &&
+              !(first == 0xF4 && second > 0x8F);
+      if (!valid) fail("text that is not UTF-8");
+      place_ += 1 + following;
+    }
+    place_ = 0;
+  }
 
   bool is_next(char wanted) const { return place_ < text_.size() && text_[place_] == wanted; }
 
