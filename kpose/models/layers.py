@@ -32,8 +32,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Same arguments, weights, outputs, gradients and moving statistics as `keras.layers.BatchNormalization`, whose TensorFlow form consists
     of seven separate operations (see docs/decisions/fused-batch-normalisation.md), and whose PyTorch form of as many passes over the
     tensor, with copies for the gradient. TensorFlow's kernel reports the unbiased variance, N / (N - 1) times what Keras averages; that
-    factor is taken back. Falls back to Keras' own form on JAX, whose compiler fuses it, for inputs that are not NHWC images, for float64,
-    and for masked, synchronised or renormalised statistics.
+    factor is taken back. With `synchronized=True` the replicas of a TensorFlow strategy exchange their means and variances once forward and
+    once backward. Falls back to Keras' own form on JAX, whose compiler fuses it, for inputs that are not NHWC images, for float64, for
+    masked or renormalised statistics, and for synchronised ones on PyTorch.
     Epsilon and momentum default to PyTorch's.
     """
 
@@ -51,10 +52,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable):
             return self._fused(inputs, scale, offset, ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32"))[0]
 
-        empty = tf.zeros([0], tf.float32)
-        outputs, mean, variance = self._fused(inputs, scale, offset, empty, empty, training=True)
-        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-        variance = variance * (tf.maximum(count - 1.0, 1.0) / count)
+        replicas = tf.distribute.get_replica_context() if self.synchronized else None
+        if replicas is not None and replicas.num_replicas_in_sync > 1:
+            outputs, mean, variance = normalize_over_replicas(inputs, scale, offset, self.epsilon)
+        else:
+            empty = tf.zeros([0], tf.float32)
+            outputs, mean, variance = self._fused(inputs, scale, offset, empty, empty, training=True)
+            count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+            variance = variance * (tf.maximum(count - 1.0, 1.0) / count)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + tf.cast(batch, moving.dtype) * (1.0 - self.momentum))
         return outputs
@@ -68,7 +73,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
             and keras.backend.standardize_dtype(inputs.dtype) == self.compute_dtype
             and mask is None
-            and not (self.synchronized or self.renorm)
+            and not (self.renorm or (self.synchronized and tf is None))
         )
 
     def _fused(self, inputs: Any, scale: Any, offset: Any, mean: Any, variance: Any, training: bool = False) -> tuple[Any, Any, Any]:
@@ -87,6 +92,69 @@ class BatchNormalization(keras.layers.BatchNormalization):
             for moving, batch in ((self.moving_mean, mean.detach()), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return torch.permute(outputs, (0, 2, 3, 1))
+
+
+def normalize_over_replicas(inputs: Any, scale: Any, offset: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """Batch normalisation with the mean and variance over all replicas of a TensorFlow strategy; inside of a replica.
+
+    Each replica's own mean and variance are exchanged, not its sums of squares, whose difference loses digits. A share of the batch may be
+    empty.
+
+    Args:
+        inputs: (B, H, W, C), the replica's share.
+        scale: (C,) float32.
+        offset: (C,) float32.
+        epsilon: added to the variance.
+
+    Returns:
+        Outputs like the inputs, and mean and variance (C,) float32 of the whole batch, which pass no gradient on. The gradients of scale
+        and offset are the replica's share; their sum over replicas is that of the batch.
+    """
+    replicas = tf.distribute.get_replica_context()
+
+    def sum_over_replicas(value: Any) -> Any:
+        # Not `all_reduce`: made to be differentiated, it searches the graphs of all replicas for variables, at each call.
+        return replicas.merge_call(
+            lambda strategy, values: strategy.extended.reduce_to(tf.distribute.ReduceOp.SUM, values, destinations=values), args=(value,)
+        )
+
+    images = tf.stop_gradient(tf.cast(inputs, tf.float32))
+    count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
+    own = tf.stack([*tf.nn.moments(images, [0, 1, 2]), tf.fill([images.shape[-1]], count)])
+    own = tf.where(count > 0, own, tf.zeros_like(own))
+    place = tf.one_hot(replicas.replica_id_in_sync_group, replicas.num_replicas_in_sync)
+    means, variances, counts = tf.unstack(sum_over_replicas(place[:, None, None] * own), axis=1)
+    total = tf.reduce_sum(counts, axis=0)
+    mean = tf.reduce_sum(counts * means, axis=0) / total
+    variance = tf.reduce_sum(counts * (variances + tf.square(means - mean)), axis=0) / total
+
+    @tf.custom_gradient
+    def normalize(inputs: Any, scale: Any, offset: Any, mean: Any, variance: Any) -> Any:
+        statistics = {"epsilon": epsilon, "is_training": False}
+        outputs = tf.raw_ops.FusedBatchNormV3(x=inputs, scale=scale, offset=offset, mean=mean, variance=variance, **statistics).y
+
+        def gradient(of_outputs: Any) -> tuple[Any, ...]:
+            # As if mean and variance were constants; what comes through them is taken off below.
+            constant = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=of_outputs,
+                x=inputs,
+                scale=scale,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=tf.zeros([0], tf.float32),
+                **statistics,
+            )
+            of_scale, of_offset = constant.scale_backprop, constant.offset_backprop
+            mean_of_scale, mean_of_offset = tf.unstack(sum_over_replicas(tf.stack([of_scale, of_offset])) / total)
+            inverse_deviation = tf.math.rsqrt(variance + epsilon)
+            centred = (tf.cast(inputs, tf.float32) - mean) * (inverse_deviation * mean_of_scale)
+            through_statistics = scale * inverse_deviation * (centred + mean_of_offset)
+            of_inputs = constant.x_backprop - tf.cast(through_statistics, inputs.dtype)
+            return of_inputs, of_scale, of_offset, tf.zeros_like(mean), tf.zeros_like(variance)
+
+        return outputs, gradient
+
+    return normalize(inputs, scale, offset, mean, variance), mean, variance
 
 
 @keras.saving.register_keras_serializable(package="kpose")

@@ -271,3 +271,60 @@ def test_batch_normalisation_in_torch_is_keras_own():
         [sys.executable, "-c", IN_TORCH], capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "torch"}, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+ON_TWO_REPLICAS = """
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kpose.models.layers import BatchNormalization
+
+(processor,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+random = np.random.default_rng(0)
+images, direction = random.normal(30, 2, (8, 4, 5, 6)).astype("float32"), random.normal(size=(8, 4, 5, 6)).astype("float32")
+start = [random.uniform(0.5, 2, 6) for _ in range(4)]
+
+
+def outputs_and_gradients(layer, images, direction):
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        outputs = layer(images, training=True)
+        loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * direction)
+    return outputs, *tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
+
+
+one = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+one.build((None, 4, 5, 6))
+one.set_weights(start)
+expected = outputs_and_gradients(one, tf.constant(images), tf.constant(direction))
+# Equal shares, unequal ones, and one that is empty; the last in half precision.
+for first, policy, tolerance in ((4, "float32", 1e-4), (7, "float32", 1e-4), (8, "float32", 1e-4), (4, "mixed_bfloat16", 0.3)):
+    with strategy.scope():
+        layer = BatchNormalization(synchronized=True, dtype=policy)
+        layer.build((None, 4, 5, 6))
+    layer.set_weights(start)
+
+    def share(values):
+        parts = (values[:first], values[first:])
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.cast(parts[context.replica_id_in_sync_group], layer.compute_dtype if values is images else "float32")
+        )
+
+    run = tf.function(lambda *shares: strategy.run(outputs_and_gradients, args=(layer, *shares)), autograph=False)
+    found = [strategy.experimental_local_results(value) for value in run(share(images), share(direction))]
+    joined = [np.concatenate([np.asarray(part, "float32") for part in parts]) for parts in found[:2]]
+    joined += [sum(np.asarray(part, "float32") for part in parts) for parts in found[2:]]
+    for value, other in zip(joined, expected, strict=True):
+        assert np.abs(value - other).max() <= tolerance * max(1, np.abs(other).max()), (first, policy, np.abs(value - other).max())
+    for value, other in zip(layer.weights, one.weights, strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-5 if policy == "float32" else 1e-2)
+"""
+
+
+def test_synchronised_statistics_are_those_of_the_whole_batch():
+    """Devices can be divided only in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", ON_TWO_REPLICAS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
