@@ -22,6 +22,7 @@ from kpose.export.golden import read_index, read_photo
 from kpose.export.metadata import attach_card, pack
 from kpose.export.samples import drawn_crops
 from tests.export.conftest import SIZE, card_of, tiny_network
+from tests.tflite.vulkan import has_vulkan, vulkan_environment
 
 LITERT = Path(importlib.util.find_spec("ai_edge_litert").origin).with_name("libLiteRt.so")
 BOXES = [(16, 38, 52, 122), (-20.5, -30.25, 90, 120), (150, 100, 60, 90), (97.25, 41.5, 1.5, 0.5)]
@@ -32,7 +33,7 @@ CODECS = {
     "argmax": {"codec": {"decoding": "argmax", "sigma": 1.5}, "data": {"box_padding": 1.5}},
 }
 # Where no driver is found.
-NO_GPU = {"VK_DRIVER_FILES": os.devnull, "VK_ICD_FILENAMES": os.devnull}
+NO_GPU = {"VK_DRIVER_FILES": os.devnull, "VK_ICD_FILENAMES": os.devnull, "LD_LIBRARY_PATH": ""}
 
 pytestmark = pytest.mark.skipif(not LITERT.is_file(), reason=f"needs LiteRT's library, {LITERT}")
 
@@ -87,7 +88,7 @@ def networks(tmp_path_factory) -> dict[str, Path]:
 
 def call(program: Path, *arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     # Leaks of LiteRT's own are none of ours.
-    variables = {**os.environ, "KPOSE_LITERT": str(LITERT), "ASAN_OPTIONS": "detect_leaks=0", **(environment or {})}
+    variables = {**vulkan_environment(), "KPOSE_LITERT": str(LITERT), "ASAN_OPTIONS": "detect_leaks=0", **(environment or {})}
     return subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, env=variables, timeout=600)
 
 
@@ -175,13 +176,9 @@ def test_without_a_gpu_it_runs_on_the_cpu_and_says_so(program, networks, photo):
     assert "LiteRT cannot run it on a GPU here" in refusal(alone)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not has_vulkan(), reason="needs a Vulkan driver: `make test-gpu` fetches one, KPOSE_VULKAN names its folder")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_gpu_finds_what_the_cpu_finds(program, networks, photo, precision):
-    try:
-        ctypes.CDLL("libvulkan.so.1")
-    except OSError:
-        pytest.skip("needs a Vulkan driver, such as Mesa's lavapipe")
     done = call(program, networks[precision], photo, *BOXES[0], "--accelerator", "gpu")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
