@@ -81,7 +81,8 @@ class Conversion:
         if self.record.trained_steps:
             parts.append(f"trained for {self.record.trained_steps} steps")
         if self.record.kept_float:
-            parts.append(f"in float: {', '.join(self.record.kept_float)}")
+            # Their names would fill several lines; `read_tflite_record` has them.
+            parts.append(f"{len(self.record.kept_float)} operations in float")
         return "; ".join([", ".join(parts[:2]), *parts[2:]])
 
 

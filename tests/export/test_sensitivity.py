@@ -34,6 +34,7 @@ def test_kept_operations_stay_in_float_and_the_file_says_which(network, crops, f
     result = convert_tflite(network, path, "int8", crops, keep_float="auto")
     kept = read_tflite_record(path).kept_float
     assert kept == result.record.kept_float and kept
+    assert result.summary.endswith(f"; {len(kept)} operations in float")
     expected = keras_heatmaps(network, network.card, crops)
     errors = [np.sqrt(np.mean((TFLiteNetwork(file)(crops) - expected) ** 2)) for file in (path, files["int8"])]
     assert errors[0] < errors[1]
