@@ -307,7 +307,7 @@ def _add_person_class(parser: argparse.ArgumentParser) -> None:
         "--person-class",
         metavar="N",
         type=int,
-        help="number of the class person in the detector; default: 0 in TFLite files, 1 in SavedModels and detections",
+        help="number of the class person in the detector; default: 0 in TFLite files, 1 in all others",
     )
 
 

@@ -146,8 +146,12 @@ def is_folder(path: str | Path) -> bool:
     return False
 
 
-def files_within(folder: str | Path) -> Iterator[str]:
+def files_within(folder: str | Path, follow_links: bool = False) -> Iterator[str]:
     """The files in a folder and its subfolders, by their names relative to it, with `/`; none where there is no folder.
+
+    Args:
+        folder: local, or with a scheme.
+        follow_links: also look into folders that are links; they must not lead in a circle.
 
     Raises:
         KposeError: when there is no such file system, or it cannot be asked.
@@ -155,7 +159,7 @@ def files_within(folder: str | Path) -> Iterator[str]:
     import tensorflow as tf
 
     root = address(folder).rstrip("/")
-    walked = tf.io.gfile.walk(root) if is_remote(root) else os.walk(root or "/")
+    walked = tf.io.gfile.walk(root) if is_remote(root) else os.walk(root or "/", followlinks=follow_links)
     try:
         for place, _, names in walked:
             inner = place.rstrip("/")[len(root) :].strip("/")
@@ -168,8 +172,8 @@ def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits; of a folder, that of its files' names and digests. Raises `OSError`."""
     digest = hashlib.sha256()
     if is_folder(path):
-        for name in sorted(files_within(path)):
-            digest.update(f"{name}\0{sha256_of(f'{address(path)}/{name}')}\0".encode())
+        for name in sorted(files_within(path, follow_links=True)):
+            digest.update(f"{name}\0{sha256_of(f'{address(path)}/{name}')}\0".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
     with open_binary(path) as handle:
         while piece := handle.read(_PIECE_BYTES):
@@ -178,14 +182,18 @@ def sha256_of(path: str | Path) -> str:
 
 
 def local_copy(path: str | Path, folder: str | Path) -> Path:
-    """A file or folder of this machine with the content of `path`: that itself, or a copy in `folder` where it has a scheme.
+    """A file or folder of this machine with the content of `path`: that itself, or a copy of the same name where it has a scheme.
+
+    Args:
+        path: of a file or a folder.
+        folder: is there, and takes the copy in a folder of its own: others may have the same name.
 
     Raises:
         KposeError: when it cannot be read.
     """
     if not is_remote(path):
         return Path(address(path))
-    copy = Path(folder) / Path(path).name
+    copy = Path(tempfile.mkdtemp(dir=folder)) / Path(path).name
     names = [f"/{name}" for name in files_within(path)] if is_folder(path) else [""]
     try:
         for name in names:

@@ -183,12 +183,18 @@ def test_a_folder_is_copied_whole_and_has_a_checksum_of_names_and_contents(tmp_p
         for name in ("model.pb", "variables/a.data"):
             write_json(name, f"{folder}/{name}")
     assert is_folder("ram://folders/here") and not is_folder("ram://folders/here/model.pb") and not is_folder("ram://folders/none")
-    copy = local_copy("ram://folders/here", tmp_path / "copies")
-    assert copy == tmp_path / "copies" / "here" and sorted(files_within(copy)) == ["model.pb", "variables/a.data"]
+    copy = local_copy("ram://folders/here", tmp_path)
+    assert copy.name == "here" and sorted(files_within(copy)) == ["model.pb", "variables/a.data"]
+    assert local_copy("ram://folders/here", tmp_path) != copy, "files of the same name do not take one another's place"
     assert sha256_of(copy) == sha256_of(tmp_path / "here") == sha256_of("ram://folders/here")
     (copy / "variables" / "a.data").rename(copy / "variables" / "b.data")
     assert sha256_of(copy) != sha256_of(tmp_path / "here")
     assert local_copy(tmp_path / "here", tmp_path) == tmp_path / "here"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "variables").symlink_to(copy / "variables")
+    before = sha256_of(tmp_path / "linked")
+    (copy / "variables" / os.fsdecode(b"\xff")).write_bytes(b"more")
+    assert sha256_of(tmp_path / "linked") != before, "what is behind a link counts"
     with pytest.raises(KposeError, match="cannot read ram://folders/none"):
         local_copy("ram://folders/none", tmp_path)
 

@@ -21,7 +21,7 @@ import numpy as np
 from kpose.checkpoint import read_card
 from kpose.data.tfrecords import manifest_entries
 from kpose.errors import KposeError
-from kpose.files import address, files_within, find_files, is_remote, local_copy, read_json, sha256_of, write_json
+from kpose.files import address, files_within, find_files, is_folder, is_remote, local_copy, read_json, sha256_of, write_json
 from kpose.inference.images import SUFFIXES
 from kpose.inference.test_time import common_skeleton
 from kpose.weights.pretrained import find_checkpoint
@@ -40,21 +40,21 @@ class BatchSettings:
     Attributes:
         weights: `.keras` checkpoints, or names of networks that come with kpose; several answer together. Workers must find them there.
         detector: TFLite file or folder of a SavedModel, a person detector, which finds everybody.
-        person_class: the number of the class `person` in what the detector says; default: as of its kind.
         whole_image: take each picture as one person's box, where it comes without boxes and there is no detector; otherwise the box is
             found from the joints, in passes.
         flip: also look at the mirrored crops.
         form: of the shards: JSON lines, or Parquet (`kpose[parquet]`).
         batch_size: crops that go through a network at once, at most.
+        person_class: the number of the class `person` in what the detector says; default: as of its kind.
     """
 
     weights: tuple[str, ...]
     detector: str | None = None
-    person_class: int | None = None
     whole_image: bool = False
     flip: bool = True
     form: Form = "jsonl"
     batch_size: int = 32
+    person_class: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,11 @@ def begin_job(
         shard_size: pictures in a shard.
 
     Raises:
-        KposeError: when the detector is a list, there is no picture, the boxes are for others, a file cannot be read, or the plan cannot
-            be written.
+        KposeError: when the detector is none that looks at pictures, there is no picture, the boxes are for others, a file cannot be read,
+            or the plan cannot be written.
     """
-    if settings.detector and settings.detector.lower().endswith((".json", ".json.gz")):
-        raise KposeError(f"{settings.detector} lists detections; give it as boxes, or a detector that looks")
+    if settings.detector:
+        _require_detector(settings.detector)
     if shard_size < 1:
         raise KposeError(f"a shard of {shard_size} pictures is not possible; give 1 or more")
     digests, skeleton, text = digests_of(settings), _skeleton(settings), address(source)
@@ -187,9 +187,11 @@ def has_job(output: str | Path) -> bool:
 def _identity(job: BatchJob) -> dict[str, Any]:
     """What must not change while a job is under way."""
     settings = asdict(job.settings)
+    if settings["person_class"] is None:  # as before there was a choice
+        del settings["person_class"]
     files = [*settings.pop("weights"), *([job.settings.detector] if settings.pop("detector") else [])]
     # A network is the same wherever its file lies.
-    networks = [f"{os.path.basename(str(file))} (SHA-256 {digest[:16]})" for file, digest in zip(files, job.digests, strict=True)]
+    networks = [f"{Path(file).name} (SHA-256 {digest[:16]})" for file, digest in zip(files, job.digests, strict=True)]
     return {"networks": networks, "settings": settings}
 
 
@@ -198,6 +200,17 @@ def _skeleton(settings: BatchSettings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="kpose-") as folder:
         files = [local_copy(weights, folder) for weights in settings.weights]
         return common_skeleton([read_card(file) for file in files], files).to_dict()
+
+
+def _require_detector(detector: str) -> None:
+    """Refuse what is no detector before anything is written: the networks are opened by the workers, when the job is there."""
+    if is_folder(detector):
+        if not find_files(f"{address(detector).rstrip('/')}/saved_model.pb"):
+            raise KposeError(f"there is no SavedModel in {detector}: it has no saved_model.pb")
+    elif detector.lower().endswith((".json", ".json.gz")):
+        raise KposeError(f"{detector} lists detections; give it as --boxes, or a detector that looks")
+    elif not detector.lower().endswith(".tflite"):
+        raise KposeError(f"{detector} is no detector for a batch: expected a .tflite file or the folder of a SavedModel")
 
 
 def _short(value: Any) -> str:

@@ -34,12 +34,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
     tensor, with copies for the gradient. TensorFlow's kernel reports the unbiased variance, N / (N - 1) times what Keras averages; that
     factor is taken back. With `synchronized=True` the replicas of a TensorFlow strategy exchange their means and variances once forward and
     once backward. Falls back to Keras' own form on JAX, whose compiler fuses it, for inputs that are not NHWC images, for float64, for
-    masked or renormalised statistics, and for synchronised ones on PyTorch.
+    masked or renormalised statistics. On other backends than TensorFlow there are no replicas, and `synchronized` is False.
     Epsilon and momentum default to PyTorch's.
     """
 
-    def __init__(self, axis: int = -1, momentum: float = MOMENTUM, epsilon: float = EPSILON, **kwargs: Any) -> None:
-        super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
+    def __init__(
+        self, axis: int = -1, momentum: float = MOMENTUM, epsilon: float = EPSILON, synchronized: bool = False, **kwargs: Any
+    ) -> None:
+        # Elsewhere Keras refuses it; a network that was trained with it must be readable.
+        super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, synchronized=synchronized and tf is not None, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not self._fused_form_applies(inputs, mask):
@@ -73,7 +76,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
             and keras.backend.standardize_dtype(inputs.dtype) == self.compute_dtype
             and mask is None
-            and not (self.renorm or (self.synchronized and tf is None))
+            and not self.renorm
         )
 
     def _fused(self, inputs: Any, scale: Any, offset: Any, mean: Any, variance: Any, training: bool = False) -> tuple[Any, Any, Any]:

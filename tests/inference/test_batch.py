@@ -110,7 +110,7 @@ def test_shards_hold_what_the_estimator_says_of_each_picture(photos, settings, t
     assert "8 people in 8 images, 2 bad images (bad_images.jsonl, the first is 1/00001.jpg)" in told and "images/s" in told
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["skeleton"]["joint_names"] == list(COCO_17.joint_names)
-    assert manifest["settings"] == {"person_class": None, "whole_image": True, "flip": False, "form": "jsonl", "batch_size": 32}
+    assert manifest["settings"] == {"whole_image": True, "flip": False, "form": "jsonl", "batch_size": 32}
 
 
 @pytest.mark.usefixtures("here")
@@ -247,14 +247,37 @@ def test_a_saved_model_finds_the_people_wherever_it_lies(photos, settings, tmp_p
         assert boxes == [[[0, 0, 30, 20], [0, 20, 30, 20]]] * 8
     # The same files elsewhere are the same detector; others are not.
     predict_batch(photos, tmp_path / "local", found, progress=False, resume=True)
+    predict_batch(photos, tmp_path / "local", replace(found, detector=f"{folder}/"), progress=False, resume=True)
     (folder / "variables" / "more").write_bytes(b"other")
     with pytest.raises(KposeError, match=r"was begun with networks .*detector \(SHA-256 \w{16}\).*, now it is"):
         predict_batch(photos, tmp_path / "local", replace(found, detector=str(folder)), progress=False, resume=True)
 
 
-def test_listed_detections_are_boxes_to_a_batch(photos, settings, tmp_path):
-    with pytest.raises(KposeError, match=r"found.json lists detections; give it as boxes, or a detector that looks"):
-        predict_batch(photos, tmp_path / "out", replace(settings, detector="found.json"))
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        ("found.json.gz", "found.json.gz lists detections; give it as --boxes, or a detector that looks"),
+        ("photos", "there is no SavedModel in .*photos: it has no saved_model.pb"),
+        ("detector.pb", "detector.pb is no detector for a batch"),
+    ],
+)
+def test_what_is_no_detector_is_refused_before_anything_is_written(photos, settings, tmp_path, detector, message):
+    with pytest.raises(KposeError, match=message):
+        predict_batch(photos, tmp_path / "out", replace(settings, detector=str(tmp_path / detector)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_two_networks_of_the_same_name_elsewhere_answer_together(photos, settings, tmp_path):
+    pair = [write_network(tmp_path / name / "best.keras", seed) for name, seed in (("a", 5), ("b", 6))]
+    remote = tuple(f"ram://batch_pair/{Path(file).parent.name}/best.keras" for file in pair)
+    for file, target in zip(pair, remote, strict=True):
+        tf.io.gfile.makedirs(target.rpartition("/")[0])
+        tf.io.gfile.copy(file, target, overwrite=True)
+    for place, weights in (("local", tuple(pair)), ("remote", remote)):
+        predict_batch(photos, tmp_path / place, replace(settings, weights=weights), progress=False)
+    (local,) = (tmp_path / "local").glob("poses-*")
+    assert local.read_bytes() == (tmp_path / "remote" / local.name).read_bytes()
 
 
 @pytest.mark.parametrize(

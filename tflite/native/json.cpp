@@ -29,7 +29,7 @@ class Parser {
  private:
   [[noreturn]] void fail(const std::string &what) const { throw Error("not valid JSON: " + what + " at byte " + std::to_string(place_)); }
 
-  // Strings end up in messages, whose readers (terminals, Java) take UTF-8.
+  // Strings end up in messages, whose readers take UTF-8.
   void require_utf8() {
     while (place_ < text_.size()) {
       const auto byte = [this](size_t place) { return place < text_.size() ? static_cast<unsigned char>(text_[place]) : 0u; };
