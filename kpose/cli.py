@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpose.errors import KposeError
+from kpose.start_up import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     from kpose.inference.detector import Detector
@@ -33,9 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for what `audit --strict` or `convert --gate` refuses or `doctor` finds, 2 for bad input, 130 for an
         interrupt, 143 for a training that SIGTERM ended.
     """
-    # TensorFlow's start-up lines would bury those that matter; an explicit setting wins.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     options = make_parser().parse_args(arguments)
+    import_tensorflow_quietly()
     try:
         status = options.run(options)
     except KposeError as error:
@@ -278,7 +278,8 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     where.add_argument(
         "--boxes",
         metavar="FILE",
-        help="pictures: JSON of person boxes: {file name: [[x, y, width, height], ...]}, or COCO annotations with bbox",
+        help="pictures: JSON of person boxes: {file name: [[x, y, width, height], ...]}, COCO annotations with bbox, or COCO "
+        "detections, of which those with a score of 0.5 or more count",
     )
     where.add_argument(
         "--whole-image",

@@ -161,6 +161,8 @@ def files_within(folder: str | Path, follow_links: bool = False) -> Iterator[str
     root = address(folder).rstrip("/")
     walked = tf.io.gfile.walk(root) if is_remote(root) else os.walk(root or "/", followlinks=follow_links)
     try:
+        if is_remote(root):
+            tf.io.gfile.exists(root)  # walking finds nothing where there is no such file system; this says so
         for place, _, names in walked:
             inner = place.rstrip("/")[len(root) :].strip("/")
             yield from (f"{inner}/{name}" if inner else name for name in names)

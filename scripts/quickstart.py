@@ -8,13 +8,12 @@ Every step is the public command or function that real data takes too; nothing i
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from kpose.start_up import import_tensorflow_quietly
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "synthetic" / "lite_mobilenet_v3_128x96.yaml"
 TRAIN_IMAGES, VALIDATION_IMAGES, PREDICTED_IMAGES = 2000, 150, 8
@@ -28,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Generate people, train, evaluate, predict and draw: the whole of kpose in a few minutes.")
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("quickstart"), help="default: %(default)s")
     output = parser.parse_args().output
+    import_tensorflow_quietly()
 
     from kpose.config import load_config
     from kpose.data.synthetic import write_synthetic_people

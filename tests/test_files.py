@@ -195,6 +195,8 @@ def test_a_folder_is_copied_whole_and_has_a_checksum_of_names_and_contents(tmp_p
     before = sha256_of(tmp_path / "linked")
     (copy / "variables" / os.fsdecode(b"\xff")).write_bytes(b"more")
     assert sha256_of(tmp_path / "linked") != before, "what is behind a link counts"
+    with pytest.raises(KposeError, match="cannot look into s3://bucket/none: File system scheme 's3' not implemented"):
+        list(files_within("s3://bucket/none"))
     with pytest.raises(KposeError, match="cannot read ram://folders/none"):
         local_copy("ram://folders/none", tmp_path)
 

@@ -20,6 +20,8 @@ Ranges = dict[str, tuple[float, float]]
 # single pixel is not worth that all others are told apart less well; or the mean over the crops of each one's outermost.
 RangeRule = Literal["min-max", "percentile", "average"]
 _OUTERMOST = 1e-4
+# A trained network whose ranges were 1e-5 crashed, at 1e-4 it ran.
+_NARROWEST = 1e-3
 # One crop in so many is not shown to the rules, and says which of them is the best.
 _HELD_OUT = 4
 
@@ -166,7 +168,9 @@ def outer_values(values: np.ndarray) -> tuple[float, float]:
 def activation_ranges(ends: dict[str, np.ndarray], rule: RangeRule) -> Ranges:
     """Ranges of every tensor by a rule, from its `activation_ends`.
 
-    The image has the range that every picture may have, and heatmaps the one they had: a peak must not be cut.
+    The image has the range that every picture may have, and heatmaps the one they had: a peak must not be cut. No range is narrower than
+    a thousandth: what is always zero, behind a rectifier that never opens, would else get steps so small that XNNPACK's arithmetic
+    overflows and takes the process with it.
     """
     ranges = {INPUT: (0.0, 255.0)}
     for name, found in ends.items():
@@ -177,7 +181,7 @@ def activation_ranges(ends: dict[str, np.ndarray], rule: RangeRule) -> Ranges:
             ranges[name] = float(low.mean()), float(high.mean())
         else:
             ranges[name] = float(low.min()), float(high.max())
-    return ranges
+    return {name: (low, max(high, low + _NARROWEST)) for name, (low, high) in ranges.items()}
 
 
 def layer_errors(content: bytes, quantised: bytes, crops: np.ndarray) -> dict[str, float]:

@@ -22,6 +22,7 @@ from kpose.checkpoint import read_card
 from kpose.data.tfrecords import manifest_entries
 from kpose.errors import KposeError
 from kpose.files import address, files_within, find_files, is_folder, is_remote, local_copy, read_json, sha256_of, write_json
+from kpose.inference.folder import listed_boxes
 from kpose.inference.images import SUFFIXES
 from kpose.inference.test_time import common_skeleton
 from kpose.weights.pretrained import find_checkpoint
@@ -142,12 +143,16 @@ def begin_job(
         plans = [{"records": path, "images": entry["images"]} for path, entry in entries.items()]
     else:
         parts = [names[start : start + shard_size] for start in range(0, len(names), shard_size)]
-        listed = None if boxes is None else [[_boxes_of(name, boxes) for name in part] for part in parts]
-        if listed is not None and not any(len(found) for part in listed for found in part):
+        found = {} if boxes is None else {name: listed for name in names if (listed := listed_boxes(name, boxes)) is not None}
+        if boxes is not None and not any(map(len, found.values())):
             raise KposeError(
                 f"the boxes name none of the pictures in {text}: they have {next(iter(boxes or {}), 'nothing')!r}, it has {names[0]!r}"
             )
-        plans = [{"images": part} if listed is None else {"images": part, "boxes": listed[number]} for number, part in enumerate(parts)]
+        if boxes is not None and len(found) < len(names):
+            print(f"{len(names) - len(found)} of {len(names)} pictures are not named with the boxes, and show nobody")
+        plans = [
+            {"images": part} if boxes is None else {"images": part, "boxes": [_numbers(found.get(name)) for name in part]} for part in parts
+        ]
     images = sum(plan["images"] if recorded else len(plan["images"]) for plan in plans)
     job = BatchJob(address(output), settings, digests, root, len(plans), images)
     with ThreadPoolExecutor() as pool:  # elsewhere each file takes its time
@@ -213,6 +218,10 @@ def _require_detector(detector: str) -> None:
         raise KposeError(f"{detector} is no detector for a batch: expected a .tflite file or the folder of a SavedModel")
 
 
+def _numbers(boxes: np.ndarray | None) -> list[list[float]]:
+    return [] if boxes is None else np.asarray(boxes, np.float64).tolist()
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 160 else f"{text[:157]}..."
@@ -240,9 +249,3 @@ def _find(source: str, output: str) -> tuple[str, list[str]]:
     if not names:
         raise KposeError(f"there is no folder {source}, or no picture ({', '.join(SUFFIXES)}) in it")
     return root, names
-
-
-def _boxes_of(name: str, boxes: Mapping[str, np.ndarray]) -> list[list[float]]:
-    found = boxes.get(name)
-    found = boxes.get(name.rsplit("/", 1)[-1]) if found is None else found
-    return [] if found is None else np.asarray(found, np.float64).tolist()

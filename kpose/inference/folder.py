@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from kpose.visualize import draw_poses, write_image
 PREDICTIONS = "predictions.json"
 # The category `person` in the results of COCO detectors, which carry no list of categories.
 _COCO_PERSON = 1
+_COCO_STEM = re.compile(r"\d{12}\.")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def predict_folder(
     source, output = Path(source), Path(output)
     pictures = _find_pictures(source, output)
     _check_targets(pictures, output)
-    if boxes is not None and not any(_boxes_of(name, boxes) is not None for name in pictures):
+    if boxes is not None and not any(listed_boxes(name, boxes) is not None for name in pictures):
         raise KposeError(
             f"the boxes name none of the pictures in {source}: they have {next(iter(boxes), 'nothing')!r}, it has {min(pictures)!r}"
         )
@@ -193,7 +195,7 @@ def _readable(
         try:
             image = read_image(path)
             if boxes is not None:
-                listed = _boxes_of(name, boxes)
+                listed = listed_boxes(name, boxes)
                 picture_boxes = check_boxes([] if listed is None else listed, image.shape[:2], str(path))
         except KposeError as error:
             left_out[name] = str(error)
@@ -201,9 +203,14 @@ def _readable(
         yield name, image, picture_boxes
 
 
-def _boxes_of(name: str, boxes: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    found = boxes.get(name)
-    return boxes.get(name.rsplit("/", 1)[-1]) if found is None else found
+def listed_boxes(name: str, boxes: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The boxes that `read_boxes` found for a picture, by its path or file name; None where it is not named.
+
+    What names a picture by COCO's number alone does not know the kind of its file.
+    """
+    file = name.rsplit("/", 1)[-1]
+    keys = [name, file, f"{file.rpartition('.')[0]}.jpg"] if _COCO_STEM.match(file) else [name, file]
+    return next((boxes[key] for key in keys if key in boxes), None)
 
 
 def _people(content: dict[str, Any], path: str | Path) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def decode_image(content: bytes, name: str, largest_pixels: int = LARGEST_PICTUR
     """
     import tensorflow as tf
 
-    from kpose.data.crops import decode_whole
+    from kpose.data.crops import decode_whole, first_line
 
     try:
         height, width = _size(content, name)
@@ -62,7 +62,7 @@ def decode_image(content: bytes, name: str, largest_pixels: int = LARGEST_PICTUR
             raise KposeError(f"picture {name} claims {width} x {height} pixels, more than {limit} million; make it smaller")
         image = decode_whole(tf.constant(content)).numpy()
     except tf.errors.OpError as error:
-        raise KposeError(f"picture {name} is damaged or cut off: {str(error.message).splitlines()[0][:160]}") from error
+        raise KposeError(f"picture {name} is damaged or cut off: {first_line(error)[:160]}") from error
     return _upright(image, _orientation(content)) if upright else image
 
 

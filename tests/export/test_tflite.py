@@ -99,6 +99,21 @@ def test_rules_for_ranges_differ_in_what_they_leave_aside():
     assert {ranges["image"] for ranges in found.values()} == {(0, 255)}
 
 
+def test_what_is_always_zero_gets_a_range_all_the_same(crops, tmp_path):
+    """In steps of 1e-14 XNNPACK's arithmetic overflows, and the process is gone."""
+    images = keras.Input((*SIZE, 3), name="image")
+    x = keras.layers.ReLU(name="relu")(keras.layers.Conv2D(8, 3, strides=4, padding="same", name="conv")(images))
+    gate = keras.layers.ReLU(name="never_open")(keras.layers.Conv2D(8, 1, name="shut")(x))
+    both = keras.layers.Add(name="both")([x, keras.layers.Conv2D(8, 3, padding="same", name="behind")(gate)])
+    model = give_weights(keras.Model(images, keras.layers.Conv2D(17, 1, name="heatmaps")(both), name="dead_branch"))
+    kernel, bias = model.get_layer("shut").get_weights()
+    model.get_layer("shut").set_weights([kernel, bias - 1e3])
+    result = convert_tflite(model, tmp_path / "pose.tflite", "int8", crops, card=card_of())
+    assert result.relative_rms < 0.05
+    ranges = activation_ranges({"dead": np.zeros((4, 4))}, "min-max")
+    assert ranges["dead"] == (0, 1e-3)
+
+
 def test_a_dead_channel_keeps_its_bias_in_int8(crops, tmp_path):
     """Counted in steps as small as its weights, the bias would not fit into 32 bits."""
     images = keras.Input((*SIZE, 3), name="image")
