@@ -164,11 +164,14 @@ def _write(graph: ServingGraph, folder: Path) -> None:
     crops = [tf.TensorSpec((None, height, width, 3), tf.uint8, CROPS)]
     encoded = [tf.TensorSpec((None,), tf.string, IMAGES), tf.TensorSpec((None, None, 4), tf.float32, BOXES)]
     functions = (graph.people, graph.crops, graph.heatmaps)
-    archive = keras.export.ExportArchive()
-    archive.track(graph.network)
-    for name, function, signature in zip(SIGNATURES, functions, (encoded, crops, crops), strict=True):
-        archive.add_endpoint(name, tf.function(function, signature, autograph=False, jit_compile=False), signature)
-    archive.write_out(str(folder), verbose=False)
+    # Not `keras.export.ExportArchive`, which writes each weight twice: as Keras' variable and as TensorFlow's within.
+    module = tf.Module()
+    module.weights = [weight.value for weight in graph.network.weights]
+    signatures = {
+        name: tf.function(function, specification, autograph=False, jit_compile=False).get_concrete_function()
+        for name, function, specification in zip(SIGNATURES, functions, (encoded, crops, crops), strict=True)
+    }
+    tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
 def _drawn_picture(largest_pixels: int) -> tuple[np.ndarray, np.ndarray]:

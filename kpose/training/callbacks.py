@@ -71,7 +71,8 @@ class TrainingLog(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.columns = ["epoch", "step", "seconds", "learning_rate", "loss", *metrics]
-        self.rows = [row for row in read_number_table(path) if row["epoch"] <= start_epoch] if start_epoch else []
+        former = [row for row in read_number_table(path) if row["epoch"] <= start_epoch] if start_epoch else []
+        self.rows: list[dict[str, Any]] = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in former]
         self._seconds_before = seconds
         self._start = 0.0
 
