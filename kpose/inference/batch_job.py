@@ -176,10 +176,13 @@ def resume_job(source: str | Path, output: str | Path, settings: BatchSettings) 
     job = BatchJob(address(output), settings, digests_of(settings), root, manifest["shards"], manifest["images"])
     wanted = {"source": address(source), **_identity(job)}
     for key, value in wanted.items():
-        if manifest.get(key) != value:
-            before = _short(manifest.get(key))
+        before = manifest.get(key)
+        if before != value:
+            if isinstance(before, dict) and isinstance(value, dict):
+                names = [name for name in {**before, **value} if before.get(name) != value.get(name)]
+                before, value = ({name: side.get(name) for name in names} for side in (before, value))
             raise KposeError(
-                f"{address(output)} was begun with {key} {before}, now it is {_short(value)}; give the same, or another output"
+                f"{address(output)} was begun with {key} {_short(before)}, now it is {_short(value)}; give the same, or another output"
             )
     return job
 

@@ -144,7 +144,7 @@ def test_resuming_with_another_network_or_setting_is_refused_in_one_line(photos,
     other = replace(settings, weights=(write_network(tmp_path / "other" / "tiny.keras", seed=6),))
     for wrong, message in (
         (other, r"was begun with networks .*tiny.keras \(SHA-256 \w{16}\).*, now it is"),
-        (replace(settings, flip=True), "was begun with settings"),
+        (replace(settings, flip=True), "was begun with settings {'flip': False}, now it is {'flip': True};"),
     ):
         with pytest.raises(KposeError, match=message) as error:
             predict_batch(photos, output, wrong, progress=False, resume=True)
