@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, NoReturn
 
 from kpose.errors import KposeError
+from kpose.start_up import import_tensorflow_quietly
 
 # A piece of work that so many processes died of will kill the next one too.
 MOST_ATTEMPTS = 3
@@ -64,7 +66,7 @@ def run_in_processes(
 
     def start() -> None:
         near, far = context.Pipe()
-        process = context.Process(target=_serve, args=(far, begin), daemon=True)
+        process = context.Process(target=_serve, args=(far, pickle.dumps(begin)), daemon=True)
         process.start()
         # The process has its own copy; with this one open its end would not be seen.
         far.close()
@@ -121,10 +123,13 @@ def run_in_processes(
     return given_up
 
 
-def _serve(connection: Connection, begin: Callable[[], Work]) -> None:
+def _serve(connection: Connection, pickled_begin: bytes) -> None:
     """The life of a process: take a number, do the work, tell, until there is none or the main process is gone."""
     # Ctrl-C reaches all of them; the main process decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ahead of what the work brings along, which would import it with all that it has to say.
+    import_tensorflow_quietly()
+    begin: Callable[[], Work] = pickle.loads(pickled_begin)
 
     def tell(kind: str, value: Any = None) -> None:
         try:

@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# Tells processes that this one starts who chose the level.
+_CHOSEN_HERE = "KPOSE_CHOSE_LOG_LEVEL"
 
 
 def import_tensorflow_quietly() -> None:
@@ -15,9 +17,9 @@ def import_tensorflow_quietly() -> None:
     Some of them are written before any level counts, by its libraries themselves, so that file descriptor 2 is closed to them meanwhile.
     What goes wrong is left to whatever needs TensorFlow.
     """
-    if LOG_LEVEL in os.environ:
+    if LOG_LEVEL in os.environ and _CHOSEN_HERE not in os.environ:
         return
-    os.environ[LOG_LEVEL] = "2"
+    os.environ |= {LOG_LEVEL: "2", _CHOSEN_HERE: "1"}
     sys.stderr.flush()
     standard_error = os.dup(2)
     try:

@@ -22,6 +22,11 @@ def test_nothing_comes_before_the_command_own_line() -> None:
     assert said(START + "assert 'tensorflow' in sys.modules; os.write(2, b'of its own')") == "of its own"
 
 
+def test_processes_that_it_starts_are_quiet_too() -> None:
+    child = "from kpose.start_up import import_tensorflow_quietly; import_tensorflow_quietly()"
+    assert said(START + f"import subprocess; subprocess.run([sys.executable, '-c', {child!r}], check=True)") == ""
+
+
 def test_whoever_sets_the_level_hears_it_all() -> None:
     assert said(START + "assert 'tensorflow' not in sys.modules; import tensorflow", TF_CPP_MIN_LOG_LEVEL="0") != ""
 
