@@ -154,7 +154,7 @@ def files_within(folder: str | Path, follow_links: bool = False) -> Iterator[str
         follow_links: also look into folders that are links; they must not lead in a circle.
 
     Raises:
-        KposeError: when there is no such file system, or it cannot be asked.
+        KposeError: when there is no such file system, it cannot be asked, or a name leads out of the folder.
     """
     import tensorflow as tf
 
@@ -165,7 +165,11 @@ def files_within(folder: str | Path, follow_links: bool = False) -> Iterator[str
             tf.io.gfile.exists(root)  # walking finds nothing where there is no such file system; this says so
         for place, _, names in walked:
             inner = place.rstrip("/")[len(root) :].strip("/")
-            yield from (f"{inner}/{name}" if inner else name for name in names)
+            found = [f"{inner}/{name}" if inner else name for name in names]
+            # Object stores allow any name, and a copy must not leave its folder.
+            if leaving := next((name for name in found if ".." in name.split("/")), None):
+                raise KposeError(f"{root} holds {leaving!r}, a name that leads out of it; rename it")
+            yield from found
     except tf.errors.OpError as error:
         raise KposeError(f"cannot look into {root}: {str(error.message).splitlines()[0]}") from error
 

@@ -201,6 +201,15 @@ def test_a_folder_is_copied_whole_and_has_a_checksum_of_names_and_contents(tmp_p
         local_copy("ram://folders/none", tmp_path)
 
 
+@pytest.mark.parametrize("place", ["ram://store/model/..", "ram://store/model/a/../../.."])
+def test_a_name_that_leads_out_of_its_folder_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensorflow.io.gfile.isdir", lambda path: True)
+    monkeypatch.setattr("tensorflow.io.gfile.walk", lambda root: iter([(place, [], ["evil.sh"])]))
+    with pytest.raises(KposeError, match="a name that leads out of it"):
+        local_copy("ram://store/model", tmp_path)
+    assert not list(tmp_path.rglob("evil.sh"))
+
+
 def test_files_of_another_file_system_are_written_whole_and_read(tmp_path: Path) -> None:
     path = write_json({"a": [1]}, Path("ram://files/deep/a.json"))
     assert read_json(path) == read_json("ram://files/deep/a.json") == {"a": [1]}
