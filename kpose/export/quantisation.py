@@ -20,7 +20,8 @@ Ranges = dict[str, tuple[float, float]]
 # single pixel is not worth that all others are told apart less well; or the mean over the crops of each one's outermost.
 RangeRule = Literal["min-max", "percentile", "average"]
 _OUTERMOST = 1e-4
-# A trained network whose ranges were 1e-5 crashed, at 1e-4 it ran.
+# What is always zero, behind a rectifier that never opens, would else get steps so small that XNNPACK's arithmetic overflows, and takes
+# the process with it. A trained network whose ranges were 1e-5 wide crashed, at 1e-4 it ran.
 _NARROWEST = 1e-3
 # One crop in so many is not shown to the rules, and says which of them is the best.
 _HELD_OUT = 4
@@ -31,7 +32,7 @@ def quantise(content: bytes, ranges: Ranges, kept_float: Sequence[str] = ()) -> 
 
     Args:
         content: a float32 TFLite file with a signature, see `attach_card`.
-        ranges: of every tensor that it computes.
+        ranges: of every tensor that it computes; one narrower than a thousandth is widened upwards.
         kept_float: outputs of operations that stay in float32.
 
     Raises:
@@ -78,7 +79,7 @@ def _quantised(content: bytes, recipe: Callable[[Any, Any], None], ranges: Range
     manager = recipe_manager.RecipeManager()
     recipe(manager, qtyping.TFLOperationName)
     # Arrays of as many dimensions as the tensors have.
-    statistics = {name: {"min": _array(low), "max": _array(high)} for name, (low, high) in (ranges or {}).items()}
+    statistics = {name: {"min": _array(low), "max": _array(max(high, low + _NARROWEST))} for name, (low, high) in (ranges or {}).items()}
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         work = quantizer.Quantizer(bytearray(content), manager.get_quantization_recipe())
@@ -168,9 +169,7 @@ def outer_values(values: np.ndarray) -> tuple[float, float]:
 def activation_ranges(ends: dict[str, np.ndarray], rule: RangeRule) -> Ranges:
     """Ranges of every tensor by a rule, from its `activation_ends`.
 
-    The image has the range that every picture may have, and heatmaps the one they had: a peak must not be cut. No range is narrower than
-    a thousandth: what is always zero, behind a rectifier that never opens, would else get steps so small that XNNPACK's arithmetic
-    overflows and takes the process with it.
+    The image has the range that every picture may have, and heatmaps the one they had: a peak must not be cut.
     """
     ranges = {INPUT: (0.0, 255.0)}
     for name, found in ends.items():
@@ -181,7 +180,7 @@ def activation_ranges(ends: dict[str, np.ndarray], rule: RangeRule) -> Ranges:
             ranges[name] = float(low.mean()), float(high.mean())
         else:
             ranges[name] = float(low.min()), float(high.max())
-    return {name: (low, max(high, low + _NARROWEST)) for name, (low, high) in ranges.items()}
+    return ranges
 
 
 def layer_errors(content: bytes, quantised: bytes, crops: np.ndarray) -> dict[str, float]:
