@@ -18,7 +18,7 @@ def said(code: str, **environment: str) -> str:
 START = "import os, sys; from kpose.start_up import import_tensorflow_quietly; import_tensorflow_quietly(); "
 
 
-def test_nothing_comes_before_the_command_own_line() -> None:
+def test_nothing_comes_before_what_a_command_says_itself() -> None:
     assert said(START + "assert 'tensorflow' in sys.modules; os.write(2, b'of its own')") == "of its own"
 
 

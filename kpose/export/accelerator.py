@@ -62,13 +62,19 @@ def missing_driver() -> str | None:
     return f"no Vulkan driver found; run scripts/fetch_software_vulkan.sh FOLDER and set {VULKAN_FOLDER} to the folder"
 
 
-def _in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs this file; by itself, for the package would load TensorFlow, which it has no use for."""
+def vulkan_environment() -> dict[str, str]:
+    """The environment of a process that is to find the driver in the folder that `KPOSE_VULKAN` names, if it names one."""
     environment = dict(os.environ)
     if folder := environment.get(VULKAN_FOLDER):
         # Read by the dynamic linker when a process begins, and no later.
         folder = str(Path(folder).resolve())
         environment["LD_LIBRARY_PATH"] = os.pathsep.join([folder, *filter(None, [environment.get("LD_LIBRARY_PATH")])])
+    return environment
+
+
+def _in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs this file; by itself, for the package would load TensorFlow, which it has no use for."""
+    environment = vulkan_environment()
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [environment.get("PYTHONPATH")])])
     try:
         # -P: the files beside this one are no modules of their own.

@@ -21,9 +21,11 @@ import numpy as np
 from kpose.checkpoint import read_card
 from kpose.data.tfrecords import manifest_entries
 from kpose.errors import KposeError
-from kpose.files import address, files_within, find_files, is_folder, is_remote, local_copy, read_json, sha256_of, write_json
+from kpose.files import address, files_within, find_files, is_remote, local_copy, read_json, sha256_of, write_json
+from kpose.inference.detector_files import open_detector
 from kpose.inference.folder import listed_boxes
 from kpose.inference.images import SUFFIXES
+from kpose.inference.listed_detections import ListedDetections
 from kpose.inference.test_time import common_skeleton
 from kpose.weights.pretrained import find_checkpoint
 
@@ -126,8 +128,7 @@ def begin_job(
         KposeError: when the detector is none that looks at pictures, there is no picture, the boxes are for others, a file cannot be read,
             or the plan cannot be written.
     """
-    if settings.detector:
-        _require_detector(settings.detector)
+    _require_detector(settings)
     if shard_size < 1:
         raise KposeError(f"a shard of {shard_size} pictures is not possible; give 1 or more")
     digests, skeleton, text = digests_of(settings), _skeleton(settings), address(source)
@@ -210,15 +211,14 @@ def _skeleton(settings: BatchSettings) -> dict[str, Any]:
         return common_skeleton([read_card(file) for file in files], files).to_dict()
 
 
-def _require_detector(detector: str) -> None:
-    """Refuse what is no detector before anything is written: the networks are opened by the workers, when the job is there."""
-    if is_folder(detector):
-        if not find_files(f"{address(detector).rstrip('/')}/saved_model.pb"):
-            raise KposeError(f"there is no SavedModel in {detector}: it has no saved_model.pb")
-    elif detector.lower().endswith((".json", ".json.gz")):
-        raise KposeError(f"{detector} lists detections; give it as --boxes, or a detector that looks")
-    elif not detector.lower().endswith(".tflite"):
-        raise KposeError(f"{detector} is no detector for a batch: expected a .tflite file or the folder of a SavedModel")
+def _require_detector(settings: BatchSettings) -> None:
+    """Refuse what is no detector before anything is written: the workers open it when the job is there."""
+    if settings.detector is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="kpose-") as folder:
+        detector = open_detector(local_copy(settings.detector, folder), settings.person_class)
+    if isinstance(detector, ListedDetections):
+        raise KposeError(f"{settings.detector} lists detections; give it as --boxes, or a detector that looks")
 
 
 def _numbers(boxes: np.ndarray | None) -> list[list[float]]:

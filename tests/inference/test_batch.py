@@ -256,12 +256,15 @@ def test_a_saved_model_finds_the_people_wherever_it_lies(photos, settings, tmp_p
 @pytest.mark.parametrize(
     ("detector", "message"),
     [
-        ("found.json.gz", "found.json.gz lists detections; give it as --boxes, or a detector that looks"),
+        ("found.json", "found.json lists detections; give it as --boxes, or a detector that looks"),
         ("photos", "there is no SavedModel in .*photos: it has no saved_model.pb"),
-        ("detector.pb", "detector.pb is no detector for a batch"),
+        ("detector.pb", "detector.pb is no detector that kpose knows"),
+        ("damaged.tflite", "damaged.tflite is not a TFLite file"),
     ],
 )
 def test_what_is_no_detector_is_refused_before_anything_is_written(photos, settings, tmp_path, detector, message):
+    (tmp_path / "found.json").write_text("[]")
+    (tmp_path / "damaged.tflite").write_bytes(b"no network")
     with pytest.raises(KposeError, match=message):
         predict_batch(photos, tmp_path / "out", replace(settings, detector=str(tmp_path / detector)))
     assert not (tmp_path / "out").exists()
